@@ -1,0 +1,1 @@
+//! The user's wallet as a library, and the ecash command line.

@@ -1,0 +1,1 @@
+//! Ordered batches by HoneyBadger: sans-IO engine, links between guardians, journal and coin key generation.

@@ -1,0 +1,1 @@
+//! Amounts, ids, transactions, module traits, public configuration and invite codes; no I/O.

@@ -1,0 +1,1 @@
+//! A guardian: setup, main loop and REST API.

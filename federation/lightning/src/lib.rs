@@ -1,0 +1,1 @@
+//! Payment contracts: the lightning module's shared types, server and client.

@@ -1,0 +1,1 @@
+//! E-cash notes: the mint module's shared types, server and client.

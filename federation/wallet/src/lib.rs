@@ -1,0 +1,1 @@
+//! On-chain custody: the wallet module's shared types, server and client.

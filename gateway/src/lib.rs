@@ -1,0 +1,1 @@
+//! Swaps e-cash notes for Lightning payments.

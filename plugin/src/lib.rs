@@ -1,0 +1,1 @@
+//! The Core Lightning plugin: a whole guardian and gateway inside lightningd.

@@ -1,0 +1,1 @@
+//! The regtest harness and the end-to-end tests.
