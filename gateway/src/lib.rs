@@ -1,1 +1,5 @@
 //! Swaps e-cash notes for Lightning payments.
+
+#[cfg(feature = "ldk")]
+pub mod ldk;
+pub mod node;
