@@ -1,1 +1,20 @@
-//! Amounts, ids, transactions, module traits, public configuration and invite codes; no I/O.
+//! What every part of cln-federation shares: amounts, ids, transactions, the module traits, the
+//! public configuration and invite codes. No I/O happens here.
+//!
+//! Read in this order: [`amount`], [`ids`], [`transaction`] (what users submit), [`module`] (who
+//! processes it), [`db`] (what a module sees of the store), [`config`] and [`invite`] (how a client
+//! gets to know a federation). [`encoding`] is the one canonical byte format of all of it.
+
+pub mod amount;
+pub mod api;
+pub mod config;
+pub mod db;
+pub mod encoding;
+pub mod ids;
+pub mod invite;
+pub mod module;
+pub mod transaction;
+
+pub use amount::Amount;
+pub use ids::{FederationId, ModuleId, OutPoint, PeerId, TxId};
+pub use transaction::{ConsensusItem, Input, Output, Transaction};
