@@ -13,6 +13,7 @@ pub mod encoding;
 pub mod ids;
 pub mod invite;
 pub mod module;
+pub mod rest;
 pub mod transaction;
 
 pub use amount::Amount;

@@ -1,0 +1,138 @@
+//! The bodies of the guardian's REST API under `/v1`, shared by guardian and client.
+//!
+//! | endpoint | answer |
+//! |---|---|
+//! | `GET /v1/config` | [`ConfigResponse`](crate::config::ConfigResponse) |
+//! | `GET /v1/status` | [`StatusResponse`] |
+//! | `GET /v1/audit` | [`AuditResponse`] |
+//! | `POST /v1/transactions`, body [`Transaction`](crate::Transaction) | [`TransactionResponse`] |
+//! | `GET /v1/transactions/{txid}?wait=SECONDS&until=decided\|ready` | [`TransactionResponse`] |
+//! | `GET /v1/outcomes/{txid}/{index}?wait=SECONDS` | [`OutputStatus`] |
+//! | `GET`, `POST /v1/modules/{kind}/{path}` | the module's own |
+//!
+//! `wait` (at most [`MAX_WAIT_SECONDS`]) holds the answer back until the transaction is accepted or
+//! rejected (`until=decided`, the default), or until all its outputs are ready too (`until=ready`), or
+//! the time is over. Errors are RFC 9457 problem documents: [`ProblemDocument`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::module::AuditLine;
+use crate::{FederationId, PeerId, TxId};
+
+/// The longest wait of a long-poll, in seconds.
+pub const MAX_WAIT_SECONDS: u64 = 60;
+/// The largest request body, in bytes.
+pub const MAX_REQUEST_SIZE: usize = 1 << 20;
+
+/// Where a transaction stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum TransactionStatus {
+    /// Durable in this guardian's pool, not yet agreed on.
+    Proposed,
+    /// Agreed on and applied; final for the transaction, its outputs may still be pending.
+    Accepted {
+        /// The epoch that it was in.
+        epoch: u64,
+    },
+    /// Agreed on and refused: nothing was moved.
+    Rejected {
+        /// The stable code of the reason.
+        code: String,
+        /// The reason, for a person.
+        reason: String,
+    },
+}
+
+/// What became of an output of an accepted transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum OutputStatus {
+    /// Not yet.
+    Pending,
+    /// Done.
+    Ready {
+        /// The module's canonical encoding of the outcome, in hex.
+        #[serde(with = "hex::serde")]
+        bytes: Vec<u8>,
+        /// The same for people and clients in any language.
+        outcome: serde_json::Value,
+    },
+}
+
+/// A transaction and its outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionResponse {
+    /// The transaction's id.
+    pub txid: TxId,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub status: TransactionStatus,
+    /// Its outputs in order; empty unless accepted.
+    pub outputs: Vec<OutputStatus>,
+}
+
+/// A guardian's link to another guardian.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The other guardian's name.
+    pub name: String,
+    /// Whether the link is up, both ways.
+    pub connected: bool,
+    /// Round-trip time of the last heartbeat, in milliseconds.
+    pub rtt_ms: Option<u64>,
+    /// Messages waiting to be sent.
+    pub queued: u64,
+    /// Provable faults of that guardian that this one has counted.
+    pub faults: u64,
+}
+
+/// A guardian's own view of itself and its peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusResponse {
+    /// The federation.
+    pub federation_id: FederationId,
+    /// The federation's name.
+    pub name: String,
+    /// This guardian.
+    pub peer: PeerId,
+    /// The program's version.
+    pub version: String,
+    /// The next epoch: all before it are applied.
+    pub epoch: u64,
+    /// Transactions waiting in this guardian's pool.
+    pub pool: u64,
+    /// The links to the others.
+    pub peers: BTreeMap<PeerId, PeerStatus>,
+    /// What needs an operator's attention; empty in a healthy federation.
+    pub alarms: Vec<String>,
+}
+
+/// What the federation has and owes, in millisatoshi.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditResponse {
+    /// The epoch after which it was taken.
+    pub epoch: u64,
+    /// The lines of each module.
+    pub modules: BTreeMap<String, Vec<AuditLine>>,
+    /// The sum of all lines: what the federation has beyond what it owes. Negative is an alarm.
+    pub net_msat: i64,
+}
+
+/// An error: RFC 9457, `application/problem+json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemDocument {
+    /// `about:blank`: the code says what it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable, machine-readable code.
+    pub code: String,
+    /// What happened and what can be done.
+    pub detail: String,
+}
