@@ -1,0 +1,171 @@
+//! The writes of one commit, in memory over the committed state.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use federation_core::db::{Changes, Database, DbError, Pair, Reader, Writer};
+
+use crate::range;
+
+/// What a key had in the batch before a write; `None`: nothing, the committed value shone through.
+type Before = Option<Option<Vec<u8>>>;
+
+/// An overlay over a database: later reads see its writes, the disk sees them with [`commit`](Self::commit).
+///
+/// Savepoints nest. A refused transaction is rolled back to the savepoint before it and leaves no trace; none of it
+/// costs any SQL.
+pub struct WriteBatch {
+    base: Arc<dyn Database>,
+    changes: Changes,
+    /// What to put back on a rollback, oldest first; kept only while there is a savepoint.
+    undo: Vec<(Vec<u8>, Before)>,
+    /// The lengths of `undo` at each savepoint.
+    savepoints: Vec<usize>,
+}
+
+impl WriteBatch {
+    /// An empty batch over the committed state of `base`.
+    pub fn new(base: Arc<dyn Database>) -> Self {
+        Self { base, changes: BTreeMap::new(), undo: Vec::new(), savepoints: Vec::new() }
+    }
+
+    /// Opens a savepoint, inside the ones that are open.
+    pub fn savepoint(&mut self) {
+        self.savepoints.push(self.undo.len());
+    }
+
+    /// Undoes all writes since the innermost savepoint and closes it. Without a savepoint: undoes everything.
+    pub fn rollback(&mut self) {
+        let Some(mark) = self.savepoints.pop() else {
+            self.changes.clear();
+            return;
+        };
+        for (key, before) in self.undo.drain(mark..).rev() {
+            match before {
+                Some(change) => self.changes.insert(key, change),
+                None => self.changes.remove(&key),
+            };
+        }
+    }
+
+    /// Closes the innermost savepoint and keeps its writes: they now belong to the one outside.
+    pub fn release(&mut self) {
+        self.savepoints.pop();
+        if self.savepoints.is_empty() {
+            self.undo.clear();
+        }
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The writes so far, in order of keys: what a digest of the epoch's changes is computed of.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The writes, to be committed by the caller.
+    pub fn into_changes(self) -> Changes {
+        self.changes
+    }
+
+    /// Makes all writes, or none, durable.
+    ///
+    /// # Errors
+    /// Whatever the engine says; the process should then stop and start again from the committed state.
+    pub async fn commit(self) -> Result<(), DbError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        self.base.commit(self.changes).await
+    }
+
+    fn set(&mut self, key: Vec<u8>, change: Option<Vec<u8>>) {
+        if self.savepoints.is_empty() {
+            self.changes.insert(key, change);
+        } else {
+            let before = self.changes.insert(key.clone(), change);
+            self.undo.push((key, before));
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for WriteBatch {
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+        match self.changes.get(key) {
+            Some(change) => Ok(change.clone()),
+            None => self.base.get(key).await,
+        }
+    }
+
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        let unknown: Vec<_> = keys.iter().filter(|key| !self.changes.contains_key(*key)).cloned().collect();
+        let found = if unknown.is_empty() { Vec::new() } else { self.base.get_many(&unknown).await? };
+        let mut found = found.into_iter();
+        Ok(keys
+            .iter()
+            .map(|key| match self.changes.get(key) {
+                Some(change) => change.clone(),
+                None => found.next().flatten(),
+            })
+            .collect())
+    }
+
+    async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
+        let mut pairs = Vec::new();
+        let mut after = after.map(<[u8]>::to_vec);
+        while pairs.len() < limit {
+            let wanted = limit - pairs.len();
+            let page = self.base.scan(prefix, after.as_deref(), wanted).await?;
+            // Beyond the last key of a full page the base may hold more, so the merge ends there.
+            let horizon = if page.len() < wanted { None } else { page.last().map(|(key, _)| key.clone()) };
+            let merged = self.merge(prefix, after.as_deref(), page, horizon.as_deref());
+            pairs.extend(merged.into_iter().take(wanted));
+            if horizon.is_none() {
+                break;
+            }
+            after = horizon;
+        }
+        Ok(pairs)
+    }
+}
+
+impl WriteBatch {
+    /// A page of the base with the batch's own writes in the same range, up to and with `horizon`.
+    fn merge(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        page: Vec<Pair>,
+        horizon: Option<&[u8]>,
+    ) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let lower = range::lower(prefix, after);
+        let mut merged: BTreeMap<_, _> = page.into_iter().collect();
+        let own =
+            self.changes.range::<[u8], _>((Bound::Included(lower.as_slice()), Bound::Unbounded)).take_while(
+                |(key, _)| key.starts_with(prefix) && horizon.is_none_or(|horizon| key.as_slice() <= horizon),
+            );
+        for (key, change) in own {
+            match change {
+                Some(value) => merged.insert(key.clone(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        merged
+    }
+}
+
+impl Writer for WriteBatch {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.set(key, Some(value));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.set(key, None);
+    }
+}
