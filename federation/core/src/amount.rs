@@ -56,7 +56,7 @@ impl Amount {
 
     /// In satoshi, if it is a whole number of them.
     pub const fn sat_exact(self) -> Option<u64> {
-        if self.0 % 1000 == 0 { Some(self.0 / 1000) } else { None }
+        if self.0.is_multiple_of(1000) { Some(self.0 / 1000) } else { None }
     }
 
     /// Whether this is nothing.
