@@ -1,0 +1,174 @@
+//! What guardians say to each other inside an epoch, and its encoding.
+//!
+//! `epoch u64 · proposer u16 · kind u8 · body`. A shard is `root · proof · data`, the proof's length
+//! being fixed by n; an agreement message is hbbft's own in bincode.
+
+use bincode::Options;
+use bytes::Bytes;
+use hbbft::binary_agreement;
+
+use super::merkle::{self, Hash};
+use crate::NodeId;
+use crate::wire::{Malformed, Reader};
+
+/// An agreement message is tiny: the largest is a coin share (96 bytes).
+const MAX_AGREEMENT: u64 = 256;
+
+/// Bytes of a frame in front of its body.
+const HEADER: usize = 8 + 2 + 1;
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Every other guardian.
+    All,
+    /// One other guardian.
+    Node(NodeId),
+}
+
+/// One shard of a proposal with its place in the Merkle tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// The proposal's commitment.
+    pub root: Hash,
+    /// The way to the root.
+    pub proof: Vec<Hash>,
+    /// The shard itself.
+    pub data: Bytes,
+}
+
+/// What a frame says about one proposer's proposal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// VAL: the proposer hands a guardian its shard.
+    Value(Shard),
+    /// ECHO: a guardian hands everyone its shard.
+    Echo(Shard),
+    /// READY: the proposal with this root is going to be delivered.
+    Ready(Hash),
+    /// A message of the binary agreement about the proposal.
+    Agreement(binary_agreement::Message),
+}
+
+/// A frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The epoch.
+    pub epoch: u64,
+    /// Whose proposal.
+    pub proposer: NodeId,
+    /// What of it.
+    pub body: Body,
+}
+
+fn bincode_options() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_AGREEMENT)
+}
+
+/// The size of the largest frame in a federation of `n` with shards of `shard` bytes.
+#[must_use]
+pub const fn max_frame(n: u16, shard: usize) -> usize {
+    let shard = 32 * (1 + merkle::depth(n)) + shard;
+    HEADER + if shard > MAX_AGREEMENT as usize { shard } else { MAX_AGREEMENT as usize }
+}
+
+/// The epoch of a frame, without reading the rest.
+#[must_use]
+pub fn epoch_of(frame: &[u8]) -> Option<u64> {
+    frame.first_chunk::<8>().map(|b| u64::from_be_bytes(*b))
+}
+
+impl Message {
+    /// The frame's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let size = match &self.body {
+            Body::Value(s) | Body::Echo(s) => 32 * (1 + s.proof.len()) + s.data.len(),
+            Body::Ready(_) => 32,
+            Body::Agreement(_) => 128,
+        };
+        let mut out = Vec::with_capacity(HEADER + size);
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.extend_from_slice(&self.proposer.to_be_bytes());
+        match &self.body {
+            Body::Value(shard) => put_shard(&mut out, 1, shard),
+            Body::Echo(shard) => put_shard(&mut out, 2, shard),
+            Body::Ready(root) => {
+                out.push(3);
+                out.extend_from_slice(root);
+            }
+            Body::Agreement(message) => {
+                out.push(4);
+                // Writing to memory what is far below the limit has no way to fail.
+                let written = bincode_options().serialize_into(&mut out, message);
+                debug_assert!(written.is_ok());
+            }
+        }
+        out.into()
+    }
+
+    /// Reads a frame in a federation of `n`; shards are slices of it.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything but what [`encode`](Self::encode) writes.
+    pub fn decode(frame: Bytes, n: u16) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(frame);
+        let epoch = reader.u64()?;
+        let proposer = reader.u16()?;
+        let body = match reader.u8()? {
+            1 => Body::Value(take_shard(reader, n)?),
+            2 => Body::Echo(take_shard(reader, n)?),
+            3 => {
+                let root = reader.array()?;
+                reader.end()?;
+                Body::Ready(root)
+            }
+            4 => Body::Agreement(
+                bincode_options().reject_trailing_bytes().deserialize(&reader.rest()).map_err(|_| Malformed)?,
+            ),
+            _ => return Err(Malformed),
+        };
+        Ok(Self { epoch, proposer, body })
+    }
+}
+
+fn put_shard(out: &mut Vec<u8>, kind: u8, shard: &Shard) {
+    out.push(kind);
+    out.extend_from_slice(&shard.root);
+    for hash in &shard.proof {
+        out.extend_from_slice(hash);
+    }
+    out.extend_from_slice(&shard.data);
+}
+
+fn take_shard(mut reader: Reader, n: u16) -> Result<Shard, Malformed> {
+    let root = reader.array()?;
+    let proof = (0..merkle::depth(n)).map(|_| reader.array()).collect::<Result<_, _>>()?;
+    Ok(Shard { root, proof, data: reader.rest() })
+}
+
+#[cfg(test)]
+mod tests {
+    use hbbft::binary_agreement::{MessageContent, SbvMessage};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_comes_back() {
+        let shard = Shard { root: [1; 32], proof: vec![[2; 32], [3; 32]], data: Bytes::from_static(b"data") };
+        let agreement = MessageContent::SbvBroadcast(SbvMessage::BVal(true)).with_epoch(3);
+        for body in [Body::Value(shard.clone()), Body::Echo(shard), Body::Ready([9; 32]), Body::Agreement(agreement)] {
+            let message = Message { epoch: 7, proposer: 2, body };
+            assert_eq!(Message::decode(message.encode(), 4), Ok(message.clone()));
+            assert_eq!(epoch_of(&message.encode()), Some(7));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), n in 1u16..20) {
+            let _ = Message::decode(bytes.into(), n);
+        }
+    }
+}
