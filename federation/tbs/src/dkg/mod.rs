@@ -71,6 +71,23 @@ pub struct Revealed {
     coefficients: Vec<Vec<Vec<G2>>>,
 }
 
+/// The states hold secrets: they print who and where, nothing else.
+macro_rules! debug_state {
+    ($state:ident, $($context:ident).+) => {
+        impl std::fmt::Debug for $state {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let context = &self.$($context).+;
+                let mut f = f.debug_struct(stringify!($state));
+                f.field("me", &context.me).field("n", &context.n).field("keys", &context.keys).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+debug_state!(Dkg, context);
+debug_state!(Committed, dkg.context);
+debug_state!(Revealed, dkg.context);
+
 fn fault(dealer: u16, kind: DkgFault) -> DkgError {
     DkgError { dealer, kind }
 }
