@@ -1,1 +1,10 @@
-//! The user's wallet as a library, and the ecash command line.
+//! The user's wallet as a library; the command line `ecash` and the gateway are built on it.
+//!
+//! Read in this order: [`client`] (the wallet), its
+//! engine (transactions that survive any crash), its operations (send, receive, pay, …).
+
+pub mod client;
+pub mod error;
+
+pub use client::Client;
+pub use error::{ClientError, Result};
