@@ -1,1 +1,4 @@
-//! On-chain custody: the wallet module's shared types, server and client.
+//! On-chain custody: the wallet module.
+
+#[cfg(feature = "server")]
+pub mod chain;
