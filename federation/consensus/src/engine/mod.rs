@@ -204,6 +204,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes messages up to the window that begins at `epoch`, as before a replay: inputs of older and of
+    /// newer epochs are then handled alike.
+    pub fn open_window(&mut self, epoch: u64) {
+        self.next_commit = self.next_commit.max(epoch);
+    }
+
     /// Epochs below `epoch` are committed: the window moves, and a waiting epoch may want a proposal.
     pub fn committed(&mut self, epoch: u64) -> Step {
         self.next_commit = self.next_commit.max(epoch);

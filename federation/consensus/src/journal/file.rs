@@ -1,0 +1,222 @@
+//! The journal on disk: a folder of append-only segments.
+//!
+//! A record is `length u32 · checksum (8 bytes of SHA-256) · record`. A segment that has grown large is closed
+//! and a new one begun; closed segments are deleted when all their epochs are done with. A crash can
+//! tear the last record of the last segment only: it is cut off, since nothing that followed
+//! from it was sent. A bad record anywhere else is an error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{Journal, Record};
+
+const SEGMENT: u64 = 4 << 20;
+const HEAD: usize = 4 + 8;
+const VOICE: &str = "speaks-from";
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    /// The highest epoch in it.
+    highest: Option<u64>,
+}
+
+/// A journal in a folder of its own.
+#[derive(Debug)]
+pub struct FileJournal {
+    folder: PathBuf,
+    closed: Vec<Segment>,
+    current: Segment,
+    file: File,
+    size: u64,
+}
+
+impl FileJournal {
+    /// Opens the journal in `folder`, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// The file system's; `InvalidData` if a segment other than the last is damaged.
+    pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder)?;
+        let mut numbers: Vec<u64> = fs::read_dir(&folder)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".journal")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        let last = numbers.pop().unwrap_or(0);
+        let mut closed = Vec::new();
+        for number in numbers {
+            let (records, torn) = read(&folder, number)?;
+            if torn.is_some() {
+                let what = format!("journal segment {number} in {} is damaged", folder.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            closed.push(Segment { number, highest: records.iter().map(Record::epoch).max() });
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path(&folder, last))?;
+        let (records, torn) = read(&folder, last)?;
+        if let Some(whole) = torn {
+            tracing::warn!(segment = last, "the journal's last record is torn; dropping it");
+            file.set_len(whole)?;
+        }
+        file.sync_all()?;
+        sync_folder(&folder)?;
+        let size = file.metadata()?.len();
+        let current = Segment { number: last, highest: records.iter().map(Record::epoch).max() };
+        Ok(Self { folder, closed, current, file, size })
+    }
+}
+
+fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:016}.journal"))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn checksum(record: &[u8]) -> [u8; 8] {
+    Sha256::digest(record).first_chunk::<8>().copied().unwrap_or_default()
+}
+
+/// A segment's records, and where the whole ones end if something else follows.
+fn read(folder: &Path, number: u64) -> io::Result<(Vec<Record>, Option<u64>)> {
+    let bytes = Bytes::from(fs::read(path(folder, number))?);
+    let mut records = Vec::new();
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        let Some(record) = next(&mut rest) else {
+            return Ok((records, Some((bytes.len() - rest.len()) as u64)));
+        };
+        records.push(record);
+    }
+    Ok((records, None))
+}
+
+/// Takes one whole record off `rest`, or leaves it as it is.
+fn next(rest: &mut Bytes) -> Option<Record> {
+    let len = u32::from_be_bytes(*rest.first_chunk::<4>()?) as usize;
+    let end = HEAD.checked_add(len)?;
+    let sum = rest.get(4..HEAD)?;
+    let body = rest.get(HEAD..end)?;
+    if checksum(body) != sum {
+        return None;
+    }
+    let record = Record::decode(rest.slice(HEAD..end)).ok()?;
+    *rest = rest.split_off(end);
+    Some(record)
+}
+
+impl Journal for FileJournal {
+    fn replay(&mut self) -> io::Result<Vec<Record>> {
+        let mut all = Vec::new();
+        for segment in self.closed.iter().chain([&self.current]) {
+            all.extend(read(&self.folder, segment.number)?.0);
+        }
+        Ok(all)
+    }
+
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        for record in records {
+            let start = buffer.len();
+            buffer.extend_from_slice(&[0; HEAD]);
+            record.encode(&mut buffer);
+            let (_, written) = buffer.split_at_mut(start);
+            if let Some((head, body)) = written.split_first_chunk_mut::<HEAD>() {
+                let len = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes();
+                let sum = checksum(body);
+                head.iter_mut().zip(len.into_iter().chain(sum)).for_each(|(to, from)| *to = from);
+            }
+            self.current.highest = self.current.highest.max(Some(record.epoch()));
+        }
+        self.file.write_all(&buffer)?;
+        self.file.sync_data()?;
+        self.size += buffer.len() as u64;
+        if self.size >= SEGMENT {
+            let number = self.current.number + 1;
+            self.file = OpenOptions::new().create_new(true).append(true).open(path(&self.folder, number))?;
+            sync_folder(&self.folder)?;
+            self.size = 0;
+            self.closed.push(std::mem::replace(&mut self.current, Segment { number, highest: None }));
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, epoch: u64) -> io::Result<()> {
+        // From the front only, and up to the first that is still needed.
+        while self.closed.first().is_some_and(|segment| segment.highest < Some(epoch)) {
+            let segment = self.closed.remove(0);
+            fs::remove_file(path(&self.folder, segment.number))?;
+        }
+        Ok(())
+    }
+
+    fn speaks_from(&mut self) -> io::Result<Option<u64>> {
+        match fs::read_to_string(self.folder.join(VOICE)) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_speaks_from(&mut self, epoch: u64) -> io::Result<()> {
+        let temporary = self.folder.join("speaks-from.new");
+        let mut file = File::create(&temporary)?;
+        writeln!(file, "{epoch}")?;
+        file.sync_all()?;
+        fs::rename(temporary, self.folder.join(VOICE))?;
+        sync_folder(&self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(epoch: u64, len: usize) -> Record {
+        Record::Frame { epoch, from: 3, frame: vec![epoch as u8; len].into() }
+    }
+
+    #[test]
+    fn records_come_back_and_a_torn_tail_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let records =
+            vec![frame(1, 10), Record::Proposal { epoch: 2, value: Bytes::from_static(b"mine") }, frame(2, 0)];
+        FileJournal::open(folder.path()).unwrap().append(&records).unwrap();
+        let file = path(folder.path(), 0);
+        let whole = fs::read(&file).unwrap();
+        for cut in 1..HEAD {
+            fs::write(&file, &whole[..whole.len() - cut]).unwrap();
+            let mut journal = FileJournal::open(folder.path()).unwrap();
+            assert_eq!(journal.replay().unwrap(), records[..2]);
+            journal.append(&records[2..]).unwrap();
+            assert_eq!(FileJournal::open(folder.path()).unwrap().replay().unwrap(), records);
+        }
+    }
+
+    #[test]
+    fn old_epochs_are_deleted_by_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = FileJournal::open(folder.path()).unwrap();
+        for epoch in 0..6 {
+            journal.append(&[frame(epoch, 3 << 20)]).unwrap();
+        }
+        journal.truncate(2).unwrap();
+        let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+        assert_eq!(left.iter().map(Record::epoch).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_may_be_said_is_settled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = FileJournal::open(folder.path()).unwrap();
+        assert_eq!(journal.speaks_from().unwrap(), None);
+        journal.set_speaks_from(17).unwrap();
+        assert_eq!(FileJournal::open(folder.path()).unwrap().speaks_from().unwrap(), Some(17));
+    }
+}

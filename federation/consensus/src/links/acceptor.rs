@@ -1,0 +1,171 @@
+//! The receiving side: accepts peers' connections, hands their frames over, acknowledges them.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::codec::{self, Packet};
+use super::identity::Fingerprint;
+use super::peer::{Arrival, Incoming, Receipt};
+use super::{CHANNELS, LinkEvent, Shared};
+use crate::NodeId;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that haven't shown a pinned certificate yet. Anyone can open those.
+const STRANGERS: usize = 64;
+
+/// Accepts connections until the links stop.
+pub(super) async fn run(shared: Weak<Shared>, mut stop: watch::Receiver<bool>, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, mostly: it passes, and spinning would not help it.
+                tracing::warn!(%error, "can't accept a guardian's connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+        let (shared, tls, mut stop) = (shared.clone(), TlsAcceptor::from(Arc::clone(&tls)), stop.clone());
+        tokio::spawn(async move {
+            let serve = async {
+                let handshake = timeout(HANDSHAKE, greet(&shared, tls, stream)).await;
+                drop(permit);
+                if let Ok(Ok(Some((peer, talk)))) = handshake {
+                    let error = talk.await;
+                    tracing::debug!(peer, %error, "peer's link closed");
+                }
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = serve => {}
+            }
+        });
+    }
+}
+
+/// Does the TLS handshake and finds out which peer it is.
+async fn greet(shared: &Weak<Shared>, tls: TlsAcceptor, stream: TcpStream) -> io::Result<Option<(NodeId, impl Future<Output = io::Error> + use<>)>> {
+    stream.set_nodelay(true)?;
+    let stream = tls.accept(stream).await?;
+    let Some(shared) = shared.upgrade() else { return Ok(None) };
+    let Some(fingerprint) = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Fingerprint::of(c))
+    else {
+        return Ok(None);
+    };
+    let found = shared.config.peers.iter().find(|(_, peer)| peer.fingerprint == fingerprint);
+    let Some((peer, incoming)) = found.and_then(|(peer, _)| Some((*peer, Arc::clone(shared.incoming.get(peer)?)))) else {
+        return Ok(None);
+    };
+    let context = Connection {
+        peer,
+        incoming,
+        own_session: shared.session,
+        inboxes: (0..CHANNELS).filter_map(|channel| shared.inbox(u8::try_from(channel).ok()?)).collect(),
+        max_frame: shared.config.max_frame,
+        heartbeat: shared.config.heartbeat,
+    };
+    let (reader, writer) = tokio::io::split(stream);
+    let talk = async move {
+        let result = talk(&context, BufReader::new(reader), BufWriter::new(writer)).await;
+        let error = result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+        if error.kind() == io::ErrorKind::InvalidData {
+            context.incoming.violated();
+        }
+        error
+    };
+    Ok(Some((peer, talk)))
+}
+
+struct Connection {
+    peer: NodeId,
+    incoming: Arc<Incoming>,
+    own_session: [u8; 16],
+    inboxes: Vec<mpsc::Sender<LinkEvent>>,
+    max_frame: usize,
+    heartbeat: Duration,
+}
+
+fn broken(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+async fn talk<R, W>(context: &Connection, mut reader: R, mut writer: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let hello = timeout(HANDSHAKE, codec::read(&mut reader, context.max_frame)).await??;
+    let Packet::Hello { session, first } = hello else { return Err(broken("no hello")) };
+    let (connection, got) = context.incoming.connect(session, first);
+    codec::write(&mut writer, &Packet::Welcome { session: context.own_session, got }).await?;
+    writer.flush().await?;
+    let (pongs, pings) = mpsc::channel(4);
+    tokio::select! {
+        result = receive(context, &mut reader, session, connection, pongs) => result,
+        result = answer(context, &mut writer, pings) => result,
+    }
+}
+
+async fn receive<R: AsyncRead + Unpin>(
+    context: &Connection,
+    reader: &mut R,
+    session: [u8; 16],
+    connection: u64,
+    pongs: mpsc::Sender<u64>,
+) -> io::Result<()> {
+    loop {
+        match timeout(context.heartbeat * 3, codec::read(reader, context.max_frame)).await?? {
+            Packet::Data { number, channel, frame } => {
+                let inbox = context.inboxes.get(channel as usize).ok_or_else(|| broken("an unknown channel"))?;
+                // Room first, number second: a connection that ends in between loses nothing.
+                let Ok(room) = inbox.reserve().await else { return Err(io::ErrorKind::BrokenPipe.into()) };
+                match context.incoming.arrive(connection, number) {
+                    Arrival::New => {
+                        let receipt = Receipt { incoming: Arc::clone(&context.incoming), session, number };
+                        room.send(LinkEvent { from: context.peer, frame, receipt });
+                    }
+                    Arrival::Repeated => {}
+                    Arrival::Wrong => return Err(io::Error::other("out of order, or a newer connection took over")),
+                }
+            }
+            Packet::Ping { nonce } => {
+                if !context.incoming.seen(connection) {
+                    return Err(io::Error::other("a newer connection took over"));
+                }
+                // Whoever probes faster than it reads the answers gets fewer of them.
+                let _ = pongs.try_send(nonce);
+            }
+            _ => return Err(broken("a packet that only an acceptor sends")),
+        }
+    }
+}
+
+async fn answer<W: AsyncWrite + Unpin>(context: &Connection, writer: &mut W, mut pings: mpsc::Receiver<u64>) -> io::Result<()> {
+    let mut told = 0;
+    loop {
+        let number = context.incoming.acked();
+        if number > told {
+            codec::write(writer, &Packet::Ack { number }).await?;
+            told = number;
+        }
+        writer.flush().await?;
+        tokio::select! {
+            () = context.incoming.accepted.notified() => {}
+            Some(nonce) = pings.recv() => codec::write(writer, &Packet::Pong { nonce }).await?,
+        }
+    }
+}

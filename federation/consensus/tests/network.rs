@@ -1,0 +1,267 @@
+//! Four guardians over real TLS links on loopback, with journals on disk.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use federation_consensus::engine::EngineConfig;
+use federation_consensus::journal::FileJournal;
+use federation_consensus::keygen::{self, CoinKeys};
+use federation_consensus::links::{Exchange, Identity, LinkConfig, Links, PeerAddress};
+use federation_consensus::runner::{self, ConsensusEvent, ConsensusHandle, History};
+use federation_consensus::{Batch, Bytes, NodeId};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The "database" of one guardian.
+#[derive(Default)]
+struct Store(Mutex<Vec<Bytes>>);
+
+#[async_trait]
+impl History for Store {
+    async fn batch(&self, epoch: u64) -> Option<Bytes> {
+        self.0.lock().unwrap().get(epoch as usize).cloned()
+    }
+
+    async fn next_epoch(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+}
+
+struct Federation {
+    identities: Vec<Identity>,
+    addresses: Vec<SocketAddr>,
+    keys: Vec<CoinKeys>,
+    folder: tempfile::TempDir,
+}
+
+struct Guardian {
+    handle: ConsensusHandle,
+    links: Links,
+    store: Arc<Store>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Federation {
+    fn new(n: u16) -> Self {
+        let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        Self {
+            identities: (0..n).map(|_| Identity::generate().unwrap()).collect(),
+            addresses: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
+            keys: vec![],
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn links(&self, me: NodeId) -> Links {
+        let peers = (0..self.addresses.len()).filter(|peer| *peer != me as usize).map(|peer| {
+            let fingerprint = self.identities[peer].fingerprint();
+            (peer as NodeId, PeerAddress { address: self.addresses[peer].to_string(), fingerprint })
+        });
+        let identity = self.identities[me as usize].clone();
+        let mut config = LinkConfig::new(me, identity, vec![self.addresses[me as usize]], peers.collect());
+        config.heartbeat = Duration::from_millis(500);
+        Links::start(config).await.unwrap()
+    }
+
+    async fn start(&self, me: NodeId, links: Links, store: Arc<Store>) -> Guardian {
+        let n = self.addresses.len() as u16;
+        let config = EngineConfig::new(me, n, self.keys[me as usize].clone());
+        let journal = FileJournal::open(self.folder.path().join(me.to_string())).unwrap();
+        let (handle, mut events) =
+            runner::start(config, links.clone(), Box::new(journal), store.clone()).await.unwrap();
+        let (main, history) = (handle.clone(), store.clone());
+        let task = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let done = match event {
+                    ConsensusEvent::Batch(batch) => {
+                        history.0.lock().unwrap().push(batch.encode());
+                        main.committed(batch.epoch).await
+                    }
+                    ConsensusEvent::ProposalWanted { epoch } => main.propose(epoch, Bytes::new()).await,
+                    ConsensusEvent::Failed(reason) => panic!("{reason}"),
+                };
+                if done.is_err() {
+                    return;
+                }
+            }
+        });
+        Guardian { handle, links, store, task }
+    }
+
+    async fn restart(&self, me: NodeId, store: Arc<Store>) -> Guardian {
+        self.start(me, self.links(me).await, store).await
+    }
+}
+
+impl Guardian {
+    fn len(&self) -> usize {
+        self.store.0.lock().unwrap().len()
+    }
+
+    async fn stop(self) -> Arc<Store> {
+        self.handle.shutdown().await;
+        self.links.shutdown();
+        self.task.abort();
+        self.store
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Has `from` propose until all of `all` have `epochs` more batches.
+async fn run(epochs: usize, from: &Guardian, all: &[&Guardian]) {
+    for _ in 0..epochs {
+        let next = from.len();
+        from.handle.propose(next as u64, Bytes::from(format!("value {next}"))).await.unwrap();
+        let show = || {
+            let status: Vec<_> = all.iter().map(|g| g.handle.status()).collect();
+            format!("epoch {next}: {status:#?}")
+        };
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while all.iter().any(|guardian| guardian.len() <= next) {
+            assert!(tokio::time::Instant::now() < deadline, "not in time: {}", show());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn same(guardians: &[&Guardian]) {
+    let first = guardians[0].store.0.lock().unwrap().clone();
+    for guardian in guardians {
+        assert!(*guardian.store.0.lock().unwrap() == first, "a fork");
+    }
+    for (epoch, bytes) in (0..).zip(first) {
+        assert_eq!(Batch::decode(bytes).unwrap().epoch, epoch);
+    }
+}
+
+async fn generate_keys(links: Links, me: NodeId, n: u16) -> CoinKeys {
+    let mut rounds = Exchange::new(links).unwrap();
+    let (round, message) = keygen::start(me, n).unwrap();
+    let (round, message) = round.next(&rounds.exchange(0, message, LIMIT).await.unwrap()).unwrap();
+    let (round, message) = round.next(&rounds.exchange(1, message, LIMIT).await.unwrap()).unwrap();
+    round.finish(&rounds.exchange(2, message, LIMIT).await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_then_epochs_then_restarts() {
+    let mut federation = Federation::new(4);
+    let mut links = Vec::new();
+    let mut tasks = Vec::new();
+    for me in 0..4 {
+        let own = federation.links(me).await;
+        tasks.push(tokio::spawn(generate_keys(own.clone(), me, 4)));
+        links.push(own);
+    }
+    for task in tasks {
+        federation.keys.push(task.await.unwrap());
+    }
+    let mut guardians = BTreeMap::new();
+    for (me, links) in (0..).zip(links) {
+        guardians.insert(me, federation.start(me, links, Arc::default()).await);
+    }
+    let all: Vec<&Guardian> = guardians.values().collect();
+    run(5, all[0], &all).await;
+    same(&all);
+
+    // One is away while the others go on, and finds its way back, though they are idle by then.
+    let store = guardians.remove(&3).unwrap().stop().await;
+    let three: Vec<&Guardian> = guardians.values().collect();
+    run(40, three[1], &three).await;
+    let reached = three[1].len();
+    let back = federation.restart(3, store).await;
+    until("the restarted guardian catches up", || back.len() == reached).await;
+    guardians.insert(3, back);
+
+    // It takes part again: without it, three wouldn't be enough now.
+    let store = guardians.remove(&0).unwrap().stop().await;
+    let three: Vec<&Guardian> = guardians.values().collect();
+    run(5, three[2], &three).await;
+    same(&three);
+    guardians.insert(0, federation.restart(0, store).await);
+
+    // All stop, and go on.
+    let mut stores = Vec::new();
+    for (me, guardian) in guardians {
+        stores.push((me, guardian.stop().await));
+    }
+    let mut again = Vec::new();
+    for (me, store) in stores {
+        again.push(federation.restart(me, store).await);
+    }
+    let all: Vec<&Guardian> = again.iter().collect();
+    run(3, all[3], &all).await;
+    same(&all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_stopped_in_the_middle_of_an_epoch() {
+    let mut federation = Federation::new(4);
+    federation.keys = keygen::run_locally(4).unwrap();
+    let mut stores: Vec<Arc<Store>> = (0..4).map(|_| Arc::default()).collect();
+    for round in 0..6u64 {
+        let mut guardians = Vec::new();
+        for (me, store) in (0..).zip(&stores) {
+            guardians.push(federation.restart(me, store.clone()).await);
+        }
+        let all: Vec<&Guardian> = guardians.iter().collect();
+        // Two epochs are finished, and a third is under way for a moment.
+        run(2, all[round as usize % 4], &all).await;
+        let next = all[0].len() as u64;
+        all[0].handle.propose(next, Bytes::from_static(b"cut off")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(round * 4)).await;
+        stores = futures_join(guardians).await;
+    }
+}
+
+async fn futures_join(guardians: Vec<Guardian>) -> Vec<Arc<Store>> {
+    let tasks: Vec<_> = guardians.into_iter().map(|guardian| tokio::spawn(guardian.stop())).collect();
+    let mut stores = Vec::new();
+    for task in tasks {
+        stores.push(task.await.unwrap());
+    }
+    stores
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_guardian_keeps_silent_until_it_cannot_contradict_itself() {
+    let mut federation = Federation::new(4);
+    federation.keys = keygen::run_locally(4).unwrap();
+    let mut guardians = Vec::new();
+    for me in 0..4 {
+        guardians.push(federation.restart(me, Arc::default()).await);
+    }
+    run(6, &guardians[2], &guardians.iter().collect::<Vec<_>>()).await;
+    guardians.remove(3).stop().await;
+    std::fs::remove_dir_all(federation.folder.path().join("3")).unwrap();
+    let wiped = federation.restart(3, Arc::default()).await;
+    until("it has the others' history", || wiped.len() == 6).await;
+    until("it knows from where it may speak", || wiped.handle.status().speaks_from == 6).await;
+    guardians.push(wiped);
+    guardians.remove(0).stop().await;
+    let three: Vec<&Guardian> = guardians.iter().collect();
+    run(3, three[0], &three).await;
+    same(&three);
+}
+
+#[tokio::test]
+async fn a_stranger_is_turned_away() {
+    let federation = Federation::new(2);
+    let mut other = Federation::new(2);
+    other.addresses.clone_from(&federation.addresses);
+    let honest = federation.links(0).await;
+    let stranger = other.links(1).await;
+    let failed = |links: &Links, peer| links.status()[&peer].last_error.is_some();
+    until("both sides refuse", || failed(&honest, 1) && failed(&stranger, 0)).await;
+    assert!(!honest.status()[&1].connected && !stranger.status()[&0].connected);
+    assert_eq!(honest.status()[&1].last_seen, None);
+}
