@@ -1,0 +1,136 @@
+//! [`Federation`] on the client library.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bitcoin::Network;
+use bitcoin::secp256k1::Keypair;
+use federation_client::{Client, ClientError};
+use federation_core::module::Value;
+use federation_core::{Amount, FederationId, ModuleId, TxId};
+use federation_lightning::client::{claim_outgoing, fund, reclaim_incoming};
+use federation_lightning::{
+    Announcement, Contract, ContractId, ContractReport, ContractState, IncomingContract, KIND, LightningConfig,
+    LightningFees, Preimage,
+};
+use serde::Deserialize;
+
+use super::Federation;
+
+/// The gateway's wallet in one federation.
+pub(crate) struct WalletFederation {
+    client: Client,
+    module: ModuleId,
+    fees: LightningFees,
+}
+
+#[derive(Deserialize)]
+struct Height {
+    height: u32,
+}
+
+impl WalletFederation {
+    /// # Errors
+    /// [`ClientError::NoModule`] if the federation has no contracts.
+    pub fn new(client: Client) -> Result<Self, ClientError> {
+        let (module, config) =
+            client.config().module_config::<LightningConfig>(KIND).ok_or(ClientError::NoModule(KIND))?;
+        Ok(Self { client, module, fees: config.fees })
+    }
+
+    /// The wallet itself.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+#[async_trait]
+impl Federation for WalletFederation {
+    fn id(&self) -> FederationId {
+        self.client.federation_id()
+    }
+
+    fn name(&self) -> String {
+        self.client.config().name.clone()
+    }
+
+    fn network(&self) -> Network {
+        self.client.config().network
+    }
+
+    fn fees(&self) -> LightningFees {
+        self.fees
+    }
+
+    async fn balance(&self) -> Result<Amount, ClientError> {
+        self.client.balance().await
+    }
+
+    async fn height(&self) -> Result<u32, ClientError> {
+        let answer: Height = self.client.module_get(KIND, "height", &[]).await?;
+        Ok(answer.height)
+    }
+
+    async fn contract(
+        &self,
+        contract: ContractId,
+        wait: Duration,
+        leaves: Option<ContractState>,
+    ) -> Result<Option<ContractReport>, ClientError> {
+        let mut query = vec![("id", contract.to_string()), ("wait", wait.as_secs().to_string())];
+        if let Some(state) = leaves {
+            query.push(("not", state.to_string()));
+        }
+        match self.client.module_get::<ContractReport>(KIND, "contract", &query).await {
+            // Guardians may say anything under this id; the name that was asked for is the one that counts.
+            Ok(report) if report.id == contract => Ok(Some(report)),
+            Ok(_) => Err(ClientError::BadAnswer {
+                from: "the guardians".to_owned(),
+                reason: "they told about another contract".to_owned(),
+            }),
+            Err(ClientError::Refused { code, .. }) if code == "unknown_contract" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn claim_outgoing(
+        &self,
+        operation: [u8; 32],
+        contract: ContractId,
+        amount: Amount,
+        key: &Keypair,
+        preimage: Preimage,
+    ) -> Result<TxId, ClientError> {
+        let input = claim_outgoing(self.module, contract, key.x_only_public_key().0, preimage);
+        let value = Value { amount, fee: self.fees.spend };
+        self.client.transact(operation, vec![(input, *key, value)], Vec::new()).await
+    }
+
+    async fn fund_incoming(&self, operation: [u8; 32], contract: &IncomingContract) -> Result<TxId, ClientError> {
+        let value = Value { amount: contract.terms.amount, fee: self.fees.fund };
+        let output = fund(self.module, Contract::Incoming(contract.clone()));
+        self.client.transact(operation, Vec::new(), vec![(output, value)]).await
+    }
+
+    async fn reclaim_incoming(
+        &self,
+        operation: [u8; 32],
+        contract: ContractId,
+        amount: Amount,
+        key: &Keypair,
+    ) -> Result<TxId, ClientError> {
+        let input = reclaim_incoming(self.module, contract, key.x_only_public_key().0);
+        let value = Value { amount, fee: self.fees.spend };
+        self.client.transact(operation, vec![(input, *key, value)], Vec::new()).await
+    }
+
+    async fn has_begun(&self, operation: [u8; 32]) -> Result<bool, ClientError> {
+        Ok(self.client.transaction(operation).await?.is_some())
+    }
+
+    async fn announce(&self, announcement: &Announcement) -> Result<(), ClientError> {
+        let body =
+            serde_json::to_value(announcement).map_err(|error| ClientError::Internal(error.to_string()))?;
+        self.client.module_post_all(KIND, "gateways", &body).await
+    }
+}
