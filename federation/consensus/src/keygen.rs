@@ -166,8 +166,8 @@ impl KeyRound {
             keys.insert(node, key);
         }
         let threshold = max_faulty(self.n) as usize;
-        let (keygen, part) = SyncKeyGen::new(self.me, self.secret, keys, threshold, &mut rng()?)
-            .map_err(library)?;
+        let (keygen, part) =
+            SyncKeyGen::new(self.me, self.secret, keys, threshold, &mut rng()?).map_err(library)?;
         let part = part.ok_or(KeygenError::BadResult("no part was dealt"))?;
         let message = options().serialize(&part).map_err(library)?.into();
         Ok((PartRound { me: self.me, n: self.n, keygen }, message))
@@ -188,12 +188,11 @@ impl PartRound {
                 .reject_trailing_bytes()
                 .deserialize(message)
                 .map_err(|_| KeygenError::Malformed(dealer))?;
-            let outcome = self
-                .keygen
-                .handle_part(&dealer, part, &mut rng)
-                .map_err(library)?;
+            let outcome = self.keygen.handle_part(&dealer, part, &mut rng).map_err(library)?;
             match outcome {
-                PartOutcome::Valid(Some(ack)) => put_bytes(&mut acks, &options().serialize(&ack).map_err(library)?),
+                PartOutcome::Valid(Some(ack)) => {
+                    put_bytes(&mut acks, &options().serialize(&ack).map_err(library)?)
+                }
                 PartOutcome::Valid(None) => return Err(KeygenError::Malformed(dealer)),
                 PartOutcome::Invalid(fault) => {
                     return Err(KeygenError::BadPart { dealer, reason: fault.to_string() });
@@ -206,9 +205,13 @@ impl PartRound {
 
 /// A part begins with its commitment's degree (u64, little-endian, see hbbft's `BivarCommitment`).
 fn check_degree(dealer: NodeId, part: &[u8], degree: u16) -> Result<(), KeygenError> {
-    let dealt = part.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or(KeygenError::Malformed(dealer))?;
+    let dealt =
+        part.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or(KeygenError::Malformed(dealer))?;
     if dealt != u64::from(degree) {
-        return Err(KeygenError::BadPart { dealer, reason: format!("its degree is {dealt} instead of {degree}") });
+        return Err(KeygenError::BadPart {
+            dealer,
+            reason: format!("its degree is {dealt} instead of {degree}"),
+        });
     }
     Ok(())
 }
@@ -231,10 +234,7 @@ impl AckRound {
                     .reject_trailing_bytes()
                     .deserialize(&bytes)
                     .map_err(|_| KeygenError::Malformed(sender))?;
-                let outcome = self
-                    .keygen
-                    .handle_ack(&sender, ack)
-                    .map_err(library)?;
+                let outcome = self.keygen.handle_ack(&sender, ack).map_err(library)?;
                 if let AckOutcome::Invalid(fault) = outcome {
                     return Err(KeygenError::BadAck { sender, dealer, reason: fault.to_string() });
                 }
@@ -290,7 +290,8 @@ impl CoinKeys {
     pub fn from_bytes(bytes: &[u8], me: NodeId, n: u16) -> Result<Self, KeygenError> {
         let bad = KeygenError::BadResult("the stored keys do not decode");
         let (len, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| bad.clone())?;
-        let (public, secret) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(|| bad.clone())?;
+        let (public, secret) =
+            rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(|| bad.clone())?;
         let public: PublicKeySet =
             options().reject_trailing_bytes().deserialize(public).map_err(|_| bad.clone())?;
         let share: SerdeSecret<SecretKeyShare> =

@@ -1,5 +1,7 @@
 //! Four guardians over real TLS links on loopback, with journals on disk.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a test may panic
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -219,11 +221,17 @@ async fn all_are_stopped_in_the_middle_of_an_epoch() {
         let next = all[0].len() as u64;
         all[0].handle.propose(next, Bytes::from_static(b"cut off")).await.unwrap();
         tokio::time::sleep(Duration::from_millis(round * 4)).await;
-        stores = futures_join(guardians).await;
+        stores = stop_all(guardians).await;
+        let lengths: Vec<usize> = stores.iter().map(|store| store.0.lock().unwrap().len()).collect();
+        let shortest = lengths.iter().min().copied().unwrap();
+        let first = stores[0].0.lock().unwrap()[..shortest].to_vec();
+        for store in &stores {
+            assert!(store.0.lock().unwrap()[..shortest] == first, "a fork");
+        }
     }
 }
 
-async fn futures_join(guardians: Vec<Guardian>) -> Vec<Arc<Store>> {
+async fn stop_all(guardians: Vec<Guardian>) -> Vec<Arc<Store>> {
     let tasks: Vec<_> = guardians.into_iter().map(|guardian| tokio::spawn(guardian.stop())).collect();
     let mut stores = Vec::new();
     for task in tasks {

@@ -4,6 +4,8 @@
 //!
 //! `SEEDS=n` runs n seeds at n = 4 instead of the default.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a test may panic
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -30,7 +32,8 @@ enum Lie {
     Starve,
 }
 
-const LIES: [Lie; 6] = [Lie::Silent, Lie::Garbage, Lie::NonCodeword, Lie::Equivocate, Lie::Twist, Lie::Starve];
+const LIES: [Lie; 6] =
+    [Lie::Silent, Lie::Garbage, Lie::NonCodeword, Lie::Equivocate, Lie::Twist, Lie::Starve];
 
 #[derive(Clone)]
 enum Input {
@@ -187,29 +190,36 @@ impl Simulation {
                 // The same random leaves for everyone, by the epoch.
                 let mut leaves = StdRng::seed_from_u64(out.epoch);
                 let len = shard.data.len();
-                let shards: Vec<Bytes> =
-                    (0..self.n).map(|_| (0..len).map(|_| leaves.r#gen::<u8>()).collect::<Vec<_>>().into()).collect();
+                let shards: Vec<Bytes> = (0..self.n)
+                    .map(|_| (0..len).map(|_| leaves.r#gen::<u8>()).collect::<Vec<_>>().into())
+                    .collect();
                 let tree = MerkleTree::new(&shards);
-                let shard = Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
+                let shard =
+                    Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
                 Some(Message { body: Body::Value(shard), ..message }.encode())
             }
             // Its echoes and READYs go to one guardian only, as in the attack on hbbft.
             (Lie::NonCodeword, Body::Echo(_) | Body::Ready(_)) => (to <= 1).then(|| out.frame.clone()),
-            (Lie::Equivocate, Body::Value(shard)) if to % 2 == 0 => {
+            (Lie::Equivocate, Body::Value(shard)) if to.is_multiple_of(2) => {
                 let value = vec![to as u8; shard.data.len()];
                 let shards = federation_consensus::engine::Coding::new(self.n).encode(&value);
                 let tree = MerkleTree::new(&shards);
-                let shard = Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
+                let shard =
+                    Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
                 Some(Message { body: Body::Value(shard), ..message }.encode())
             }
-            (Lie::Equivocate, Body::Ready(_)) if to % 2 == 0 => {
+            (Lie::Equivocate, Body::Ready(_)) if to.is_multiple_of(2) => {
                 Some(Message { body: Body::Ready([to as u8; 32]), ..message }.encode())
             }
             (Lie::Twist | Lie::Equivocate, Body::Agreement(agreement)) => {
                 let value = self.rng.r#gen();
                 let content = match agreement.content {
-                    MessageContent::SbvBroadcast(SbvMessage::BVal(_)) => MessageContent::SbvBroadcast(SbvMessage::BVal(value)),
-                    MessageContent::SbvBroadcast(SbvMessage::Aux(_)) => MessageContent::SbvBroadcast(SbvMessage::Aux(value)),
+                    MessageContent::SbvBroadcast(SbvMessage::BVal(_)) => {
+                        MessageContent::SbvBroadcast(SbvMessage::BVal(value))
+                    }
+                    MessageContent::SbvBroadcast(SbvMessage::Aux(_)) => {
+                        MessageContent::SbvBroadcast(SbvMessage::Aux(value))
+                    }
                     MessageContent::Conf(_) if value => MessageContent::Conf(bool_set::NONE),
                     MessageContent::Conf(_) => MessageContent::Conf(bool_set::BOTH),
                     MessageContent::Term(_) => MessageContent::Term(value),
@@ -220,9 +230,13 @@ impl Simulation {
             }
             (Lie::Starve, Body::Agreement(agreement)) => {
                 // Says everything to one guardian and hardly anything to the others.
-                if to % 3 == 0 || self.rng.gen_bool(0.1) {
+                if to.is_multiple_of(3) || self.rng.gen_bool(0.1) {
                     let term = MessageContent::Term(true).with_epoch(agreement.epoch + 1);
-                    let body = if self.rng.gen_bool(0.2) { Body::Agreement(term) } else { Body::Agreement(agreement) };
+                    let body = if self.rng.gen_bool(0.2) {
+                        Body::Agreement(term)
+                    } else {
+                        Body::Agreement(agreement)
+                    };
                     Some(Message { body, ..message }.encode())
                 } else {
                     None
@@ -235,7 +249,8 @@ impl Simulation {
     /// A frame is held back until its receiver's window has come to it; a liar doesn't care.
     fn deliverable(&self, flight: &(NodeId, NodeId, u64, Bytes)) -> bool {
         let node = &self.nodes[flight.1 as usize];
-        self.nodes[flight.0 as usize].lie.is_some() || flight.2 < node.batches.len() as u64 + node.config.window
+        self.nodes[flight.0 as usize].lie.is_some()
+            || flight.2 < node.batches.len() as u64 + node.config.window
     }
 
     fn pick(&mut self) -> Option<usize> {
@@ -247,7 +262,8 @@ impl Simulation {
             }
         }
         // Slow links only: still in no order.
-        let all: Vec<usize> = (0..self.flying.len()).filter(|at| self.deliverable(&self.flying[*at])).collect();
+        let all: Vec<usize> =
+            (0..self.flying.len()).filter(|at| self.deliverable(&self.flying[*at])).collect();
         all.choose(&mut self.rng).copied()
     }
 
@@ -302,7 +318,8 @@ impl Simulation {
 }
 
 fn seeds(n: u16, default: u64) {
-    let count = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).filter(|_| n == 4).unwrap_or(default);
+    let count =
+        std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).filter(|_| n == 4).unwrap_or(default);
     for seed in 0..count {
         Simulation::new(n, seed).run(seed);
     }

@@ -169,7 +169,12 @@ impl Agreement {
     }
 
     /// Takes over what hbbft says, and what the guard says because of it.
-    fn absorb(&mut self, from: NodeId, step: binary_agreement::Result<binary_agreement::Step<NodeId>>, out: &mut Outbox) {
+    fn absorb(
+        &mut self,
+        from: NodeId,
+        step: binary_agreement::Result<binary_agreement::Step<NodeId>>,
+        out: &mut Outbox,
+    ) {
         let Ok(step) = step else {
             out.fault(from, FaultKind::AgreementRefused);
             return;

@@ -13,12 +13,7 @@ pub type Hash = [u8; 32];
 const EMPTY: Hash = [0; 32];
 
 fn leaf(index: u16, shard: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([0])
-        .chain_update(index.to_be_bytes())
-        .chain_update(shard)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([0]).chain_update(index.to_be_bytes()).chain_update(shard).finalize().into()
 }
 
 fn node(left: &Hash, right: &Hash) -> Hash {
@@ -45,10 +40,8 @@ impl MerkleTree {
         level.resize(level.len().next_power_of_two(), EMPTY);
         let mut levels = vec![level];
         while let Some(last) = levels.last().filter(|l| l.len() > 1) {
-            let next = last
-                .chunks_exact(2)
-                .filter_map(|pair| Some(node(pair.first()?, pair.last()?)))
-                .collect();
+            let next =
+                last.chunks_exact(2).filter_map(|pair| Some(node(pair.first()?, pair.last()?))).collect();
             levels.push(next);
         }
         Self { levels }

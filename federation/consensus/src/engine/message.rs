@@ -124,7 +124,10 @@ impl Message {
                 Body::Ready(root)
             }
             4 => Body::Agreement(
-                bincode_options().reject_trailing_bytes().deserialize(&reader.rest()).map_err(|_| Malformed)?,
+                bincode_options()
+                    .reject_trailing_bytes()
+                    .deserialize(&reader.rest())
+                    .map_err(|_| Malformed)?,
             ),
             _ => return Err(Malformed),
         };
@@ -158,7 +161,9 @@ mod tests {
     fn every_kind_comes_back() {
         let shard = Shard { root: [1; 32], proof: vec![[2; 32], [3; 32]], data: Bytes::from_static(b"data") };
         let agreement = MessageContent::SbvBroadcast(SbvMessage::BVal(true)).with_epoch(3);
-        for body in [Body::Value(shard.clone()), Body::Echo(shard), Body::Ready([9; 32]), Body::Agreement(agreement)] {
+        for body in
+            [Body::Value(shard.clone()), Body::Echo(shard), Body::Ready([9; 32]), Body::Agreement(agreement)]
+        {
             let message = Message { epoch: 7, proposer: 2, body };
             assert_eq!(Message::decode(message.encode(), 4), Ok(message.clone()));
             assert_eq!(epoch_of(&message.encode()), Some(7));

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::coding::Coding;
+use self::context::Context;
 pub use self::fault::FaultKind;
 pub use self::merkle::{Hash, MerkleTree};
 pub use self::message::{Body, Message, Shard, Target, epoch_of};
 pub use self::step::{Outgoing, Step};
-use self::context::Context;
 use self::subset::Subset;
 use crate::keygen::CoinKeys;
 use crate::{MAX_NODES, NodeId};
@@ -154,7 +154,9 @@ impl Engine {
     /// Whether this guardian has proposed in `epoch`, or may not.
     #[must_use]
     pub fn proposed(&self, epoch: u64) -> bool {
-        self.is_silent(epoch) || epoch < self.next_output || self.epochs.get(&epoch).is_some_and(Subset::proposed)
+        self.is_silent(epoch)
+            || epoch < self.next_output
+            || self.epochs.get(&epoch).is_some_and(Subset::proposed)
     }
 
     /// Proposes `value` in `epoch`. A second proposal in an epoch is ignored, and so is one outside of the window.

@@ -158,7 +158,9 @@ impl Journal for FileJournal {
 
     fn speaks_from(&mut self) -> io::Result<Option<u64>> {
         match fs::read_to_string(self.folder.join(VOICE)) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+            Ok(text) => {
+                text.trim().parse().map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -185,8 +187,11 @@ mod tests {
     #[test]
     fn records_come_back_and_a_torn_tail_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let records =
-            vec![frame(1, 10), Record::Proposal { epoch: 2, value: Bytes::from_static(b"mine") }, frame(2, 0)];
+        let records = vec![
+            frame(1, 10),
+            Record::Proposal { epoch: 2, value: Bytes::from_static(b"mine") },
+            frame(2, 0),
+        ];
         FileJournal::open(folder.path()).unwrap().append(&records).unwrap();
         let file = path(folder.path(), 0);
         let whole = fs::read(&file).unwrap();

@@ -22,7 +22,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const STRANGERS: usize = 64;
 
 /// Accepts connections until the links stop.
-pub(super) async fn run(shared: Weak<Shared>, mut stop: watch::Receiver<bool>, listener: TcpListener, tls: Arc<ServerConfig>) {
+pub(super) async fn run(
+    shared: Weak<Shared>,
+    mut stop: watch::Receiver<bool>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     loop {
         let accepted = tokio::select! {
@@ -58,16 +63,23 @@ pub(super) async fn run(shared: Weak<Shared>, mut stop: watch::Receiver<bool>, l
 }
 
 /// Does the TLS handshake and finds out which peer it is.
-async fn greet(shared: &Weak<Shared>, tls: TlsAcceptor, stream: TcpStream) -> io::Result<Option<(NodeId, impl Future<Output = io::Error> + use<>)>> {
+async fn greet(
+    shared: &Weak<Shared>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+) -> io::Result<Option<(NodeId, impl Future<Output = io::Error> + use<>)>> {
     stream.set_nodelay(true)?;
     let stream = tls.accept(stream).await?;
     let Some(shared) = shared.upgrade() else { return Ok(None) };
-    let Some(fingerprint) = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Fingerprint::of(c))
+    let Some(fingerprint) =
+        stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Fingerprint::of(c))
     else {
         return Ok(None);
     };
     let found = shared.config.peers.iter().find(|(_, peer)| peer.fingerprint == fingerprint);
-    let Some((peer, incoming)) = found.and_then(|(peer, _)| Some((*peer, Arc::clone(shared.incoming.get(peer)?)))) else {
+    let Some((peer, incoming)) =
+        found.and_then(|(peer, _)| Some((*peer, Arc::clone(shared.incoming.get(peer)?))))
+    else {
         return Ok(None);
     };
     let context = Connection {
@@ -130,7 +142,8 @@ async fn receive<R: AsyncRead + Unpin>(
     loop {
         match timeout(context.heartbeat * 3, codec::read(reader, context.max_frame)).await?? {
             Packet::Data { number, channel, frame } => {
-                let inbox = context.inboxes.get(channel as usize).ok_or_else(|| broken("an unknown channel"))?;
+                let inbox =
+                    context.inboxes.get(channel as usize).ok_or_else(|| broken("an unknown channel"))?;
                 // Room first, number second: a connection that ends in between loses nothing.
                 let Ok(room) = inbox.reserve().await else { return Err(io::ErrorKind::BrokenPipe.into()) };
                 match context.incoming.arrive(connection, number) {
@@ -139,7 +152,9 @@ async fn receive<R: AsyncRead + Unpin>(
                         room.send(LinkEvent { from: context.peer, frame, receipt });
                     }
                     Arrival::Repeated => {}
-                    Arrival::Wrong => return Err(io::Error::other("out of order, or a newer connection took over")),
+                    Arrival::Wrong => {
+                        return Err(io::Error::other("out of order, or a newer connection took over"));
+                    }
                 }
             }
             Packet::Ping { nonce } => {
@@ -154,7 +169,11 @@ async fn receive<R: AsyncRead + Unpin>(
     }
 }
 
-async fn answer<W: AsyncWrite + Unpin>(context: &Connection, writer: &mut W, mut pings: mpsc::Receiver<u64>) -> io::Result<()> {
+async fn answer<W: AsyncWrite + Unpin>(
+    context: &Connection,
+    writer: &mut W,
+    mut pings: mpsc::Receiver<u64>,
+) -> io::Result<()> {
     let mut told = 0;
     loop {
         let number = context.incoming.acked();

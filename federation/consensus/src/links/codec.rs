@@ -111,7 +111,9 @@ mod tests {
             assert_eq!(read(&mut from, 100).await.unwrap(), packet);
         }
         let mut bytes = Vec::new();
-        write(&mut bytes, &Packet::Data { number: 1, channel: 0, frame: Bytes::from(vec![0; 101]) }).await.unwrap();
+        write(&mut bytes, &Packet::Data { number: 1, channel: 0, frame: Bytes::from(vec![0; 101]) })
+            .await
+            .unwrap();
         assert_eq!(read(&mut &bytes[..], 100).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 

@@ -23,7 +23,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Keeps a connection to `peer` until the links stop.
-pub(super) async fn run(shared: Weak<Shared>, mut stop: watch::Receiver<bool>, peer: NodeId, tls: Arc<ClientConfig>) {
+pub(super) async fn run(
+    shared: Weak<Shared>,
+    mut stop: watch::Receiver<bool>,
+    peer: NodeId,
+    tls: Arc<ClientConfig>,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
@@ -49,7 +54,11 @@ pub(super) async fn run(shared: Weak<Shared>, mut stop: watch::Receiver<bool>, p
 }
 
 /// One connection from dialling to its end; `None` when the links are gone.
-fn attempt(shared: &Weak<Shared>, peer: NodeId, tls: &Arc<ClientConfig>) -> Option<(Arc<Outgoing>, impl Future<Output = io::Error> + use<>)> {
+fn attempt(
+    shared: &Weak<Shared>,
+    peer: NodeId,
+    tls: &Arc<ClientConfig>,
+) -> Option<(Arc<Outgoing>, impl Future<Output = io::Error> + use<>)> {
     let shared = shared.upgrade()?;
     let outgoing = Arc::clone(shared.outgoing.get(&peer)?);
     let address = shared.config.peers.get(&peer)?.address.clone();
@@ -77,7 +86,14 @@ fn attempt(shared: &Weak<Shared>, peer: NodeId, tls: &Arc<ClientConfig>) -> Opti
     Some((outgoing, connection))
 }
 
-async fn talk<R, W>(mut reader: R, mut writer: W, outgoing: &Outgoing, session: [u8; 16], max: usize, heartbeat: Duration) -> io::Result<()>
+async fn talk<R, W>(
+    mut reader: R,
+    mut writer: W,
+    outgoing: &Outgoing,
+    session: [u8; 16],
+    max: usize,
+    heartbeat: Duration,
+) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -104,7 +120,13 @@ fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-async fn listen<R: AsyncRead + Unpin>(reader: &mut R, outgoing: &Outgoing, max: usize, heartbeat: Duration, epoch: Instant) -> io::Result<()> {
+async fn listen<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    outgoing: &Outgoing,
+    max: usize,
+    heartbeat: Duration,
+    epoch: Instant,
+) -> io::Result<()> {
     loop {
         match timeout(heartbeat * 3, codec::read(reader, max)).await?? {
             Packet::Ack { number } => {
@@ -121,7 +143,13 @@ async fn listen<R: AsyncRead + Unpin>(reader: &mut R, outgoing: &Outgoing, max: 
     }
 }
 
-async fn send<W: AsyncWrite + Unpin>(writer: &mut W, outgoing: &Outgoing, mut next: u64, heartbeat: Duration, epoch: Instant) -> io::Result<()> {
+async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    outgoing: &Outgoing,
+    mut next: u64,
+    heartbeat: Duration,
+    epoch: Instant,
+) -> io::Result<()> {
     let mut probe = tokio::time::interval(heartbeat);
     loop {
         while let Some((number, channel, frame)) = outgoing.get(next) {

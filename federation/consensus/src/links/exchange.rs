@@ -49,7 +49,12 @@ impl Exchange {
     ///
     /// # Errors
     /// [`ExchangeError::Missing`] names the guardians that said nothing within `limit`.
-    pub async fn exchange(&mut self, round: u32, payload: Bytes, limit: Duration) -> Result<BTreeMap<NodeId, Bytes>, ExchangeError> {
+    pub async fn exchange(
+        &mut self,
+        round: u32,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<BTreeMap<NodeId, Bytes>, ExchangeError> {
         let peers: Vec<NodeId> = self.links.peers().collect();
         let mut frame = round.to_be_bytes().to_vec();
         frame.extend_from_slice(&payload);

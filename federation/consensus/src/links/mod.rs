@@ -81,7 +81,12 @@ pub struct LinkConfig {
 impl LinkConfig {
     /// A configuration with the default limits: 32 MiB a frame, 64 MiB waiting a peer, a probe every 5 s.
     #[must_use]
-    pub const fn new(me: NodeId, identity: Identity, listen: Vec<SocketAddr>, peers: BTreeMap<NodeId, PeerAddress>) -> Self {
+    pub const fn new(
+        me: NodeId,
+        identity: Identity,
+        listen: Vec<SocketAddr>,
+        peers: BTreeMap<NodeId, PeerAddress>,
+    ) -> Self {
         Self {
             me,
             identity,
@@ -200,7 +205,8 @@ impl Links {
             addrs.push(listener.local_addr().map_err(failed)?);
             listeners.push(listener);
         }
-        let (inboxes, consumers) = (0..CHANNELS).map(|_| mpsc::channel(INBOX)).map(|(tx, rx)| (tx, Some(rx))).unzip();
+        let (inboxes, consumers) =
+            (0..CHANNELS).map(|_| mpsc::channel(INBOX)).map(|(tx, rx)| (tx, Some(rx))).unzip();
         let shared = Arc::new(Shared {
             session: rand::random(),
             outgoing: config.peers.keys().map(|peer| (*peer, Arc::default())).collect(),
@@ -212,7 +218,12 @@ impl Links {
             config,
         });
         for listener in listeners {
-            tokio::spawn(acceptor::run(Arc::downgrade(&shared), shared.stop.subscribe(), listener, server.clone()));
+            tokio::spawn(acceptor::run(
+                Arc::downgrade(&shared),
+                shared.stop.subscribe(),
+                listener,
+                server.clone(),
+            ));
         }
         for (peer, address) in &shared.config.peers {
             let client = tls::client(&shared.config, address.fingerprint)?;

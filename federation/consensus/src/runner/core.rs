@@ -32,7 +32,10 @@ pub(super) enum Input {
     Frame(LinkEvent),
     Control(LinkEvent),
     Answer(LinkEvent),
-    Propose { epoch: u64, value: Bytes },
+    Propose {
+        epoch: u64,
+        value: Bytes,
+    },
     /// Epochs below are committed.
     Committed(u64),
     Tick,
@@ -167,7 +170,9 @@ impl Core {
                         steps.push(self.on_frame(&event, &mut records));
                         accepted.push(event);
                     }
-                    Input::Propose { epoch, value } => steps.extend(self.on_propose(epoch, value, &mut records)?),
+                    Input::Propose { epoch, value } => {
+                        steps.extend(self.on_propose(epoch, value, &mut records)?)
+                    }
                     Input::Committed(epoch) => {
                         self.committed = self.committed.max(epoch);
                         steps.push(self.engine.committed(self.committed));
@@ -225,7 +230,12 @@ impl Core {
         }
     }
 
-    fn on_propose(&mut self, epoch: u64, value: Bytes, records: &mut Vec<Record>) -> Result<Option<Step>, ConsensusError> {
+    fn on_propose(
+        &mut self,
+        epoch: u64,
+        value: Bytes,
+        records: &mut Vec<Record>,
+    ) -> Result<Option<Step>, ConsensusError> {
         if self.speaks_from.is_none() {
             self.waiting = Some((epoch, value));
             return Ok(None);
@@ -291,7 +301,10 @@ impl Core {
         }
         let epoch = answers.into_iter().max().unwrap_or(0);
         if epoch > 0 {
-            tracing::warn!(epoch, "this guardian's journal is new: it keeps silent in all epochs before this one");
+            tracing::warn!(
+                epoch,
+                "this guardian's journal is new: it keeps silent in all epochs before this one"
+            );
         }
         self.journal.set_speaks_from(epoch)?;
         self.speaks_from = Some(epoch);
@@ -380,7 +393,9 @@ impl Core {
         for (id, peer) in &mut self.peers {
             let Some(link) = links.get(id).filter(|link| link.connected) else { continue };
             let news = (self.committed, link.connects);
-            if peer.told != Some(news) && self.links.send(*id, CHANNEL_CONTROL, Control::Next(news.0).encode()).is_ok() {
+            if peer.told != Some(news)
+                && self.links.send(*id, CHANNEL_CONTROL, Control::Next(news.0).encode()).is_ok()
+            {
                 peer.told = Some(news);
             }
         }

@@ -28,7 +28,8 @@ pub use self::history::History;
 use crate::engine::{EngineConfig, EngineError, FaultKind};
 use crate::journal::Journal;
 use crate::links::{
-    CHANNEL_CONSENSUS, CHANNEL_CONTROL, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST, LinkStatus, Links, lock,
+    CHANNEL_CONSENSUS, CHANNEL_CONTROL, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST, LinkStatus, Links,
+    lock,
 };
 use crate::{Batch, NodeId};
 
@@ -174,7 +175,12 @@ async fn while_alive(mut alive: watch::Receiver<()>, task: impl Future<Output = 
 }
 
 /// Only handles keep the engine running, so the senders here are weak ones.
-async fn pump<T>(mut from: mpsc::Receiver<T>, to: mpsc::WeakSender<Input>, alive: watch::Receiver<()>, wrap: fn(T) -> Input) {
+async fn pump<T>(
+    mut from: mpsc::Receiver<T>,
+    to: mpsc::WeakSender<Input>,
+    alive: watch::Receiver<()>,
+    wrap: fn(T) -> Input,
+) {
     while_alive(alive, async {
         while let Some(item) = from.recv().await {
             let Some(to) = to.upgrade() else { return };
