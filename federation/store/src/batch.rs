@@ -1,6 +1,6 @@
 //! The writes of one commit, in memory over the committed state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ type Before = Option<Option<Vec<u8>>>;
 /// costs any SQL.
 pub struct WriteBatch {
     base: Arc<dyn Database>,
+    /// What was read ahead of the committed state.
+    ahead: HashMap<Vec<u8>, Option<Vec<u8>>>,
     changes: Changes,
     /// What to put back on a rollback, oldest first; kept only while there is a savepoint.
     undo: Vec<(Vec<u8>, Before)>,
@@ -28,7 +30,29 @@ pub struct WriteBatch {
 impl WriteBatch {
     /// An empty batch over the committed state of `base`.
     pub fn new(base: Arc<dyn Database>) -> Self {
-        Self { base, changes: BTreeMap::new(), undo: Vec::new(), savepoints: Vec::new() }
+        Self {
+            base,
+            ahead: HashMap::new(),
+            changes: BTreeMap::new(),
+            undo: Vec::new(),
+            savepoints: Vec::new(),
+        }
+    }
+
+    /// Reads these keys with one query, so that later reads of them cost none. Whoever has a batch is the only writer of
+    /// what it reads ahead until the commit.
+    ///
+    /// # Errors
+    /// Whatever the engine says.
+    pub async fn prefetch(&mut self, keys: Vec<Vec<u8>>) -> Result<(), DbError> {
+        let values = self.base.get_many(&keys).await?;
+        self.ahead.extend(keys.into_iter().zip(values));
+        Ok(())
+    }
+
+    /// What is known of a key without a query.
+    fn known(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        self.changes.get(key).or_else(|| self.ahead.get(key))
     }
 
     /// Opens a savepoint, inside the ones that are open.
@@ -97,20 +121,20 @@ impl WriteBatch {
 #[async_trait]
 impl Reader for WriteBatch {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        match self.changes.get(key) {
-            Some(change) => Ok(change.clone()),
+        match self.known(key) {
+            Some(value) => Ok(value.clone()),
             None => self.base.get(key).await,
         }
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        let unknown: Vec<_> = keys.iter().filter(|key| !self.changes.contains_key(*key)).cloned().collect();
+        let unknown: Vec<_> = keys.iter().filter(|key| self.known(key).is_none()).cloned().collect();
         let found = if unknown.is_empty() { Vec::new() } else { self.base.get_many(&unknown).await? };
         let mut found = found.into_iter();
         Ok(keys
             .iter()
-            .map(|key| match self.changes.get(key) {
-                Some(change) => change.clone(),
+            .map(|key| match self.known(key) {
+                Some(value) => value.clone(),
                 None => found.next().flatten(),
             })
             .collect())

@@ -1,6 +1,6 @@
 //! The mint's rules, as a guardian applies them.
 //!
-//! Everything that is written depends on agreed state alone. What is kept in memory ([`signer`]) is a cache of pure
+//! Everything that is written depends on agreed state alone. What is kept in memory (`signer`) is a cache of pure
 //! functions of an output's content, which its txid commits to.
 //!
 //! Curve arithmetic runs on tokio's blocking threads, spread over the cores from there; the points that an output's body

@@ -15,6 +15,8 @@ enum Step {
     Rollback,
     Release,
     Commit,
+    Prefetch(Vec<Vec<u8>>),
+    Get(Vec<u8>),
     Scan(Vec<u8>, Option<Vec<u8>>, usize),
 }
 
@@ -31,6 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rollback),
         1 => Just(Step::Release),
         1 => Just(Step::Commit),
+        2 => proptest::collection::vec(key(), 0..4).prop_map(Step::Prefetch),
+        4 => key().prop_map(Step::Get),
         4 => (key(), proptest::option::of(key()), 0..6usize)
             .prop_map(|(prefix, after, limit)| Step::Scan(prefix, after, limit)),
     ]
@@ -77,6 +81,12 @@ async fn run(steps: Vec<Step>) {
                 std::mem::replace(&mut batch, WriteBatch::new(db.clone())).commit().await.unwrap();
                 committed = model.clone();
                 saved.clear();
+            }
+            Step::Prefetch(keys) => batch.prefetch(keys).await.unwrap(),
+            Step::Get(key) => {
+                assert_eq!(batch.get(&key).await.unwrap(), model.get(&key).cloned());
+                let many = batch.get_many(&[vec![7], key.clone()]).await.unwrap();
+                assert_eq!(many, [None, model.get(&key).cloned()]);
             }
             Step::Scan(prefix, after, limit) => {
                 let found = batch.scan(&prefix, after.as_deref(), limit).await.unwrap();
