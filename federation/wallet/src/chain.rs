@@ -27,7 +27,9 @@ pub enum ChainError {
     #[error("the Bitcoin node refuses the credentials ({0}): check the cookie file or user and password")]
     Credentials(String),
     /// The node follows another network than the federation.
-    #[error("the Bitcoin node follows {node}, but the federation is on {federation}: use a node of {federation}")]
+    #[error(
+        "the Bitcoin node follows {node}, but the federation is on {federation}: use a node of {federation}"
+    )]
     WrongNetwork {
         /// The node's network.
         node: Network,
@@ -35,7 +37,9 @@ pub enum ChainError {
         federation: Network,
     },
     /// The node does not keep that block (pruned).
-    #[error("the Bitcoin node no longer has block {0}: it is pruned; use one that keeps blocks since the federation's birthday")]
+    #[error(
+        "the Bitcoin node no longer has block {0}: it is pruned; use one that keeps blocks since the federation's birthday"
+    )]
     Pruned(u32),
     /// The node answered with an error.
     #[error("the Bitcoin node answered with an error: {0}")]

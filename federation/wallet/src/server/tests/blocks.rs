@@ -1,0 +1,188 @@
+//! Blocks, fee rates and the beacon.
+
+use federation_core::PeerId;
+use federation_core::module::ServerModule as _;
+use federation_tbs::{MessageSignature, SignatureShare};
+use serde_json::Value;
+
+use super::federation::{BIRTHDAY, FakeChain, Federation};
+use crate::beacon;
+use crate::body::{BlockHeader, Item};
+use crate::server::blocks::last_final;
+
+async fn final_height(federation: &Federation) -> Option<u32> {
+    last_final(&federation.guardians[0].state()).await.unwrap().map(|(height, _)| height)
+}
+
+#[tokio::test]
+async fn blocks_are_final_at_their_depth() {
+    let mut federation = Federation::new(4, 3).await;
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    assert_eq!(final_height(&federation).await, None);
+    federation.mine(Vec::new()).await;
+    assert_eq!(final_height(&federation).await, None);
+    federation.mine(Vec::new()).await;
+    assert_eq!(final_height(&federation).await, Some(BIRTHDAY));
+    federation.mine(Vec::new()).await;
+    assert_eq!(final_height(&federation).await, Some(BIRTHDAY + 1));
+}
+
+#[tokio::test]
+async fn nothing_new_opens_no_epoch() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.synced().await;
+    let guardian = &federation.guardians[0];
+    assert!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
+    federation.epoch(&[]).await;
+    for guardian in &federation.guardians {
+        assert!(!guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
+    }
+}
+
+#[tokio::test]
+async fn hundreds_of_blocks_take_a_few_epochs() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.chain.mine_empty(400);
+    federation.synced().await;
+    for _ in 0..3 {
+        federation.epoch(&[]).await;
+    }
+    assert_eq!(final_height(&federation).await, Some(BIRTHDAY + 400));
+}
+
+#[tokio::test]
+async fn it_takes_n_minus_f_votes_for_the_same_block() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.synced().await;
+    let items = federation.proposals(&[0, 1]).await;
+    federation.epoch_of(&items, &[]).await;
+    assert_eq!(final_height(&federation).await, None);
+    let items = federation.proposals(&[2]).await;
+    federation.epoch_of(&items, &[]).await;
+    assert_eq!(final_height(&federation).await, Some(BIRTHDAY));
+}
+
+#[tokio::test]
+async fn votes_that_make_no_sense_are_faults() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.chain.mine_empty(5);
+    federation.synced().await;
+    let items = federation.proposals(&[0]).await;
+    let Item::Blocks { height, headers } = items[0].1.clone() else { panic!("no vote first") };
+    let unlinked: Vec<BlockHeader> = headers.iter().rev().copied().collect();
+    let share = SignatureShare::from_bytes(&match &items.last().unwrap().1 {
+        Item::BeaconShare { share, .. } => share.to_bytes(),
+        _ => {
+            federation.epoch(&[]).await;
+            let items = federation.proposals(&[0]).await;
+            let Item::BeaconShare { share, .. } = &items.last().unwrap().1 else { panic!("no share") };
+            share.to_bytes()
+        }
+    })
+    .unwrap();
+    let bad = [
+        (PeerId(1), Item::Blocks { height, headers: Vec::new() }),
+        (PeerId(1), Item::Blocks { height, headers: unlinked }),
+        (PeerId(1), Item::Blocks { height: height + 1_000, headers: headers.clone() }),
+        (PeerId(1), Item::Blocks { height: u32::MAX, headers }),
+        (PeerId(1), Item::FeeRate(0)),
+        (PeerId(1), Item::FeeRate(u64::MAX)),
+        (PeerId(1), Item::BeaconShare { epoch: 1_000, share }),
+        (PeerId(9), Item::FeeRate(1_000)),
+    ];
+    let (faults, _) = federation.epoch_of(&bad, &[]).await;
+    assert!(faults.iter().all(Option::is_some), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_shallow_reorganisation_is_invisible_and_a_deep_one_is_an_alarm() {
+    let mut federation = Federation::new(4, 3).await;
+    for _ in 0..6 {
+        federation.mine(Vec::new()).await;
+    }
+    let height = final_height(&federation).await;
+    federation.chain.reorganise(2, 1);
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    assert!(final_height(&federation).await > height);
+    let guardian = &federation.guardians[0];
+    assert_eq!(guardian.wallet.alarms(&guardian.state()).await.unwrap(), Vec::<String>::new());
+
+    let height = final_height(&federation).await;
+    federation.chain.reorganise(6, 100);
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    assert_eq!(final_height(&federation).await, height);
+    let guardian = &federation.guardians[0];
+    assert!(guardian.wallet.alarms(&guardian.state()).await.unwrap()[0].contains("deeper than the finality"));
+}
+
+#[tokio::test]
+async fn one_guardian_on_another_branch_does_not_stop_the_others() {
+    let (chain, other) = (FakeChain::default(), FakeChain::default());
+    chain.mine_empty(3);
+    other.mine_empty(2);
+    other.reorganise(1, 7);
+    let chains = vec![chain.clone(), chain.clone(), chain.clone(), other];
+    let mut federation = Federation::over(chain, chains, 1).await;
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    federation.epoch(&[]).await;
+    assert_eq!(final_height(&federation).await, Some(BIRTHDAY + 2));
+    let stranger = &federation.guardians[3];
+    assert!(!stranger.wallet.alarms(&stranger.state()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_stops_is_an_alarm_until_it_is_back() {
+    let federation = Federation::new(1, 1).await;
+    federation.synced().await;
+    let guardian = &federation.guardians[0];
+    federation.chain.stop(true);
+    guardian.until("the alarm", || guardian.wallet.view().trouble.is_some()).await;
+    assert!(guardian.wallet.alarms(&guardian.state()).await.unwrap()[0].contains("cannot be reached"));
+    federation.chain.stop(false);
+    guardian.until("the end of the alarm", || guardian.wallet.view().trouble.is_none()).await;
+}
+
+#[tokio::test]
+async fn the_beacon_follows_the_epochs_and_can_be_verified() {
+    for n in [1, 4] {
+        let mut federation = Federation::new(n, 1).await;
+        federation.synced().await;
+        let guardian = &federation.guardians[0];
+        assert_eq!(guardian.call("beacon", &[]).await.unwrap_err().code, "no_beacon");
+        federation.epoch(&[]).await;
+        federation.epoch(&[]).await;
+        let answer: Value = federation.guardians[0].call("beacon", &[]).await.unwrap();
+        assert_eq!(answer["epoch"], 0);
+        let signature: MessageSignature = serde_json::from_value(answer["signature"].clone()).unwrap();
+        let wallet = &federation.guardians[0].wallet;
+        let random = beacon::verified(wallet.federation, 0, &signature, &federation.config.beacon).unwrap();
+        assert_eq!(answer["randomness"], hex::encode(random));
+        assert!(beacon::verified(wallet.federation, 1, &signature, &federation.config.beacon).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_false_beacon_share_is_found_and_the_rest_suffices() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    let mut items = federation.proposals(&[0, 1, 2, 3]).await;
+    let foreign = items.iter().find_map(|(from, item)| match item {
+        Item::BeaconShare { share, .. } if from.0 == 3 => Some(share.clone()),
+        _ => None,
+    });
+    for (from, item) in &mut items {
+        if let (0, Item::BeaconShare { share, .. }) = (from.0, item) {
+            *share = foreign.clone().unwrap();
+        }
+    }
+    federation.epoch_of(&items, &[]).await;
+    // The false one is thrown out; with the next epoch its place is free again.
+    federation.epoch(&[]).await;
+    let answer = federation.guardians[0].call("beacon", &[]).await.unwrap();
+    assert!(answer["epoch"].as_u64().unwrap() <= 1);
+}
