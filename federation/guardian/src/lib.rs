@@ -1,1 +1,20 @@
 //! A guardian: setup, main loop and REST API.
+//!
+//! [`Guardian::start`] opens the database and serves the API. Before the federation exists, the
+//! [`setup`] steps are offered; afterwards, and at every later start at once, [`running`] is what
+//! serves requests and [`epoch::main_loop`] what applies agreed batches.
+
+pub mod api;
+mod assemble;
+pub mod epoch;
+pub mod error;
+pub mod guardian;
+pub mod running;
+pub mod secrets;
+pub mod setup;
+pub mod state;
+
+pub use error::GuardianError;
+pub use guardian::{Guardian, GuardianConfig};
+pub use secrets::SealingKey;
+pub use setup::{FederationParams, SetupPhase, SetupStatus};

@@ -1,0 +1,225 @@
+//! Applies one agreed batch: module items, then each distinct transaction, then the end of the
+//! epoch; all in one write batch. It depends on agreed state only, so that every guardian comes to
+//! the same result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use federation_core::db::DbError;
+use federation_core::encoding::tagged_hash;
+use federation_core::module::{Epoch, ModuleError, Registry};
+use federation_core::{Amount, ConsensusItem, OutPoint, PeerId, Transaction};
+use federation_store::WriteBatch;
+
+use super::contribution::Contribution;
+use super::verify::{Verified, Verifier};
+use crate::state::{self, Decided, TRANSACTIONS};
+
+/// What an epoch did, beside what is in the write batch.
+#[derive(Default)]
+pub struct Applied {
+    /// The hashes of all transactions that are decided.
+    pub decided: Vec<[u8; 32]>,
+    /// How many were accepted.
+    pub accepted: usize,
+    /// How many were rejected.
+    pub rejected: usize,
+    /// Provable faults of guardians: contributions, items or witnesses that no honest one sends.
+    pub faults: Vec<(PeerId, String)>,
+}
+
+/// Applies batches.
+pub struct Applier {
+    modules: Arc<Registry>,
+    verifier: Arc<Verifier>,
+}
+
+impl Applier {
+    /// For a federation's modules.
+    pub fn new(modules: Arc<Registry>, verifier: Arc<Verifier>) -> Self {
+        Self { modules, verifier }
+    }
+
+    /// Applies the contributions of an epoch to `db`.
+    pub async fn apply(
+        &self,
+        db: &mut WriteBatch,
+        number: u64,
+        batch_hash: [u8; 32],
+        contributions: impl IntoIterator<Item = (PeerId, bytes::Bytes)>,
+    ) -> Result<Applied, DbError> {
+        let epoch = Epoch { number };
+        let mut applied = Applied::default();
+        let mut items = Vec::new();
+        let mut transactions = BTreeMap::new();
+        for (peer, bytes) in contributions {
+            match Contribution::from_bytes(&bytes) {
+                Ok(contribution) => {
+                    items.extend(contribution.items.into_iter().map(|item| (peer, item)));
+                    for bytes in contribution.transactions {
+                        read_transaction(peer, &bytes, &mut transactions, &mut applied);
+                    }
+                }
+                Err(error) => {
+                    applied.faults.push((peer, format!("a contribution that does not decode: {error}")))
+                }
+            }
+        }
+        self.apply_items(db, epoch, items, &mut applied).await?;
+        self.apply_transactions(db, epoch, batch_hash, transactions, &mut applied).await?;
+        for (id, module) in self.modules.iter() {
+            module.end_epoch(&mut state::module(db, *id), epoch).await?;
+        }
+        Ok(applied)
+    }
+
+    async fn apply_items(
+        &self,
+        db: &mut WriteBatch,
+        epoch: Epoch,
+        mut items: Vec<(PeerId, ConsensusItem)>,
+        applied: &mut Applied,
+    ) -> Result<(), DbError> {
+        // Stable: within a module by guardian, and a guardian's own order is kept.
+        items.sort_by_key(|(_, item)| item.module);
+        for (peer, item) in items {
+            let Some(module) = self.modules.get(&item.module) else {
+                applied.faults.push((peer, format!("an item for the unknown module {}", item.module)));
+                continue;
+            };
+            db.savepoint();
+            let result =
+                module.apply_item(&mut state::module(db, item.module), epoch, peer, &item.body).await;
+            match result {
+                Ok(()) => db.release(),
+                Err(ModuleError::Refused { code, reason }) => {
+                    db.rollback();
+                    applied.faults.push((peer, format!("{}: {reason} ({code})", module.kind())));
+                }
+                Err(ModuleError::Db(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_transactions(
+        &self,
+        db: &mut WriteBatch,
+        epoch: Epoch,
+        batch_hash: [u8; 32],
+        transactions: BTreeMap<[u8; 32], (PeerId, Transaction)>,
+        applied: &mut Applied,
+    ) -> Result<(), DbError> {
+        // Who proposed what, or how a transaction's hash was ground, gives no advantage.
+        let mut ordered: Vec<_> = transactions.into_iter().collect();
+        ordered.sort_by_cached_key(|(hash, _)| tagged_hash("cln-federation/order", &[&batch_hash, hash]));
+        let (peers, transactions): (Vec<_>, Vec<_>) = ordered
+            .into_iter()
+            .map(|(hash, (peer, transaction))| ((hash, peer), (hash, transaction)))
+            .unzip();
+        let verified = self.verifier.verify(transactions).await;
+        for ((hash, peer), verified) in peers.into_iter().zip(verified) {
+            applied.decided.push(hash);
+            let Some(verified) = verified else {
+                // A bad witness never sets a transaction's status: the right one may still come.
+                applied.faults.push((peer, "a transaction with a wrong signature".to_owned()));
+                continue;
+            };
+            match self.apply_one(db, epoch, &verified).await? {
+                Some(Decided::Accepted { .. }) => applied.accepted = applied.accepted.saturating_add(1),
+                Some(Decided::Rejected { .. }) => applied.rejected = applied.rejected.saturating_add(1),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one transaction, or leaves no trace but the reason. `None` if it was accepted before.
+    pub async fn apply_one(
+        &self,
+        db: &mut WriteBatch,
+        epoch: Epoch,
+        verified: &Verified,
+    ) -> Result<Option<Decided>, DbError> {
+        let txid = verified.txid;
+        if let Some(Decided::Accepted { .. }) = TRANSACTIONS.get(&state::agreed(db), &txid).await? {
+            return Ok(None);
+        }
+        db.savepoint();
+        let decided = match self.try_apply(db, epoch, verified).await {
+            Ok(()) => {
+                db.release();
+                let outputs = verified.transaction.outputs.iter().map(|output| output.module).collect();
+                Decided::Accepted { epoch: epoch.number, outputs }
+            }
+            Err(ModuleError::Refused { code, reason }) => {
+                db.rollback();
+                Decided::Rejected { epoch: epoch.number, code: code.to_owned(), reason }
+            }
+            Err(ModuleError::Db(error)) => return Err(error),
+        };
+        TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
+        Ok(Some(decided))
+    }
+
+    async fn try_apply(
+        &self,
+        db: &mut WriteBatch,
+        epoch: Epoch,
+        verified: &Verified,
+    ) -> Result<(), ModuleError> {
+        let overflow = || ModuleError::refused("overflow", "the amounts are larger than all money there is");
+        let unknown = |id| {
+            ModuleError::refused("unknown_module", format!("there is no module {id} in this federation"))
+        };
+        let transaction = &verified.transaction;
+        let mut funds = Amount::ZERO;
+        let mut costs = Amount::ZERO;
+        let mut seen = BTreeSet::new();
+        for (input, prepared) in transaction.inputs.iter().zip(&verified.prepared) {
+            if !seen.insert((input.module, input.key.serialize(), input.body.as_slice())) {
+                return Err(ModuleError::refused("double_spend", "the transaction has the same input twice"));
+            }
+            let module = self.modules.get(&input.module).ok_or_else(|| unknown(input.module))?;
+            let prepared = prepared
+                .as_ref()
+                .map_err(|(code, reason)| ModuleError::Refused { code, reason: reason.clone() })?;
+            let value =
+                module.apply_input(&mut state::module(db, input.module), epoch, input, prepared).await?;
+            funds = funds.checked_add(value.amount).ok_or_else(overflow)?;
+            costs = costs.checked_add(value.fee).ok_or_else(overflow)?;
+        }
+        for (index, output) in transaction.outputs.iter().enumerate() {
+            let module = self.modules.get(&output.module).ok_or_else(|| unknown(output.module))?;
+            let index = u16::try_from(index).map_err(|_| overflow())?;
+            let point = OutPoint { txid: verified.txid, index };
+            let value =
+                module.apply_output(&mut state::module(db, output.module), epoch, point, output).await?;
+            costs = costs
+                .checked_add(value.amount)
+                .and_then(|sum| sum.checked_add(value.fee))
+                .ok_or_else(overflow)?;
+        }
+        if funds < costs {
+            return Err(ModuleError::refused(
+                "unbalanced",
+                format!("the inputs bring {funds}, but outputs and fees take {costs}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn read_transaction(
+    peer: PeerId,
+    bytes: &[u8],
+    transactions: &mut BTreeMap<[u8; 32], (PeerId, Transaction)>,
+    applied: &mut Applied,
+) {
+    match Transaction::from_bytes(bytes) {
+        Ok(transaction) => {
+            transactions.entry(transaction.hash()).or_insert((peer, transaction));
+        }
+        Err(error) => applied.faults.push((peer, format!("a transaction that cannot be read: {error}"))),
+    }
+}

@@ -1,0 +1,422 @@
+//! The guardian as one object: what `guardiand` and the plugin start and command.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bitcoin::Network;
+use bytes::Bytes;
+use federation_consensus::links::{
+    CHANNEL_SETUP, Fingerprint, Identity, LinkConfig, LinkEvent, Links, PeerAddress,
+};
+use federation_core::config::Endpoint;
+use federation_core::db::Database;
+use federation_core::invite::InviteCode;
+use federation_core::rest::{AuditResponse, StatusResponse};
+use federation_wallet::chain::ChainSource;
+use tokio::sync::{mpsc, watch};
+
+use crate::error::GuardianError;
+use crate::running::Running;
+use crate::secrets::SealingKey;
+use crate::setup::rounds::{Exchange, Progress, Rounds};
+use crate::setup::stored::StoredSetup;
+use crate::setup::{FederationParams, SetupPhase, SetupStatus, keygen};
+use crate::{api, assemble};
+
+/// How a guardian is reached and where it keeps its state.
+#[derive(Clone, Debug)]
+pub struct GuardianConfig {
+    /// The folder of database and journal; created if missing.
+    pub data_dir: PathBuf,
+    /// `sqlite:…` or `postgres://…`; by default `guardian.sqlite` in the data folder.
+    pub store_url: Option<String>,
+    /// Where the REST API listens.
+    pub api_bind: SocketAddr,
+    /// How clients reach it, such as `https://guardian.example.org`.
+    pub api_url: String,
+    /// Where links from other guardians are accepted.
+    pub link_bind: SocketAddr,
+    /// How other guardians reach it: `host:port`.
+    pub link_address: String,
+    /// The Bitcoin network.
+    pub network: Network,
+}
+
+impl GuardianConfig {
+    /// The database's URL.
+    pub fn store_url(&self) -> String {
+        let default = || format!("sqlite://{}", self.data_dir.join("guardian.sqlite").display());
+        self.store_url.clone().unwrap_or_else(default)
+    }
+
+    /// What others learn of this guardian.
+    pub fn endpoint(&self, name: &str) -> Endpoint {
+        Endpoint {
+            name: name.to_owned(),
+            api_url: self.api_url.clone(),
+            link_address: self.link_address.clone(),
+        }
+    }
+
+    /// Opens the database, in a folder that is made if it is missing.
+    pub async fn open(&self) -> Result<Arc<dyn Database>, GuardianError> {
+        std::fs::create_dir_all(&self.data_dir)
+            .map_err(GuardianError::io(format!("the data folder {}", self.data_dir.display())))?;
+        Ok(federation_store::open(&self.store_url()).await?)
+    }
+}
+
+/// A guardian, from its first start on.
+pub struct Guardian {
+    config: GuardianConfig,
+    key: SealingKey,
+    db: Arc<dyn Database>,
+    chain: Arc<dyn ChainSource>,
+    setup: tokio::sync::Mutex<Option<StoredSetup>>,
+    progress: Progress,
+    generation: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    current: watch::Sender<Option<Arc<Running>>>,
+    stop: watch::Sender<bool>,
+    stopped: watch::Sender<Option<String>>,
+    api_address: SocketAddr,
+}
+
+impl Guardian {
+    /// Opens the database, serves the API, and goes on where the last process ended.
+    pub async fn start(
+        config: GuardianConfig,
+        key: SealingKey,
+        chain: Arc<dyn ChainSource>,
+    ) -> Result<Arc<Self>, GuardianError> {
+        let db = config.open().await?;
+        let setup = StoredSetup::load(&db, &key).await?;
+        let current = watch::Sender::new(None);
+        let stop = watch::Sender::new(false);
+        let api_address = api::start(config.api_bind, current.subscribe(), stop.subscribe()).await?;
+        let guardian = Arc::new(Self {
+            config,
+            key,
+            db,
+            chain,
+            setup: tokio::sync::Mutex::new(setup.clone()),
+            progress: Progress::default(),
+            generation: Mutex::default(),
+            current,
+            stop,
+            stopped: watch::Sender::new(None),
+            api_address,
+        });
+        match setup {
+            Some(setup) if setup.phase() == SetupPhase::Done => guardian.run_federation(setup, None).await?,
+            Some(setup) if setup.started => guardian.spawn_generation(setup),
+            _ => {}
+        }
+        Ok(guardian)
+    }
+
+    /// Where the API really listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Makes this guardian's keys, once, and gives its setup code. The founder gives the federation's
+    /// parameters; all others leave them out.
+    pub async fn setup_code(
+        &self,
+        name: &str,
+        federation: Option<FederationParams>,
+    ) -> Result<String, GuardianError> {
+        let mut slot = self.setup.lock().await;
+        let setup =
+            StoredSetup::ensure(slot.take(), self.config.endpoint(name), self.config.network, federation);
+        // Whatever happens, what was known stays known.
+        let setup = match setup {
+            Ok(setup) => setup,
+            Err(error) => {
+                *slot = StoredSetup::load(&self.db, &self.key).await?;
+                return Err(error);
+            }
+        };
+        setup.save(&self.db, &self.key).await?;
+        let code = setup.own.to_string();
+        *slot = Some(setup);
+        Ok(code)
+    }
+
+    /// Adds another guardian's setup code.
+    pub async fn add_peer(&self, code: &str) -> Result<SetupStatus, GuardianError> {
+        let code = code.parse()?;
+        let mut slot = self.setup.lock().await;
+        let mut setup = slot.clone().ok_or_else(no_code)?;
+        setup.add(code)?;
+        setup.save(&self.db, &self.key).await?;
+        let status = setup.status(None);
+        *slot = Some(setup);
+        Ok(status)
+    }
+
+    /// Starts the key generation. It ends when all guardians have started it.
+    pub async fn start_setup(self: &Arc<Self>) -> Result<SetupStatus, GuardianError> {
+        let mut slot = self.setup.lock().await;
+        let mut setup = slot.clone().ok_or_else(no_code)?;
+        match setup.phase() {
+            SetupPhase::Done => {
+                return Err(GuardianError::SetupState("the federation exists already".to_owned()));
+            }
+            SetupPhase::New | SetupPhase::Collecting => {
+                let wanted = setup.federation().map(|params| params.guardians);
+                return Err(GuardianError::SetupState(match wanted {
+                    Some(wanted) => format!(
+                        "{} of {wanted} setup codes are here: add the others' first",
+                        setup.others.len().saturating_add(1)
+                    ),
+                    None => {
+                        "no setup code founds the federation: one operator gives its name and size".to_owned()
+                    }
+                }));
+            }
+            SetupPhase::Generating | SetupPhase::Complete => {}
+        }
+        setup.started = true;
+        setup.save(&self.db, &self.key).await?;
+        *slot = Some(setup.clone());
+        drop(slot);
+        self.spawn_generation(setup);
+        Ok(self.setup_status().await)
+    }
+
+    /// Where the setup stands.
+    pub async fn setup_status(&self) -> SetupStatus {
+        let detail = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match &*self.setup.lock().await {
+            Some(setup) => setup.status(detail.filter(|_| setup.phase() != SetupPhase::Done)),
+            None => SetupStatus {
+                phase: SetupPhase::New,
+                code: None,
+                federation: None,
+                guardians: Vec::new(),
+                detail: None,
+            },
+        }
+    }
+
+    /// The running federation; the error says that there is none yet.
+    pub fn running(&self) -> Result<Arc<Running>, GuardianError> {
+        self.current.borrow().clone().ok_or_else(|| {
+            GuardianError::SetupState("the federation does not exist yet: finish the setup first".to_owned())
+        })
+    }
+
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Result<StatusResponse, GuardianError> {
+        Ok(self.running()?.status().await?)
+    }
+
+    /// `GET /v1/audit`.
+    pub async fn audit(&self) -> Result<AuditResponse, GuardianError> {
+        Ok(self.running()?.audit().await?)
+    }
+
+    /// What a user needs in order to join.
+    pub fn invite(&self) -> Result<InviteCode, GuardianError> {
+        Ok(self.running()?.invite())
+    }
+
+    /// Stops everything; what was committed stays.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.generation.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        if self.current.borrow().is_some() {
+            let mut stopped = self.stopped.subscribe();
+            // The main loop may be in the middle of an epoch; its commit is short.
+            let _ = tokio::time::timeout(Duration::from_secs(10), stopped.wait_for(Option::is_some)).await;
+        }
+    }
+
+    /// Resolves when the guardian has ended, with the reason.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.stopped.subscribe();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the guardian was dropped".to_owned(),
+        }
+    }
+
+    fn spawn_generation(self: &Arc<Self>, setup: StoredSetup) {
+        let mut slot = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let this = Arc::clone(self);
+        *slot = Some(tokio::spawn(async move {
+            if let Err(error) = this.generate(setup).await {
+                tracing::error!("{error}");
+                *this.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                this.generation_failed(error).await;
+            }
+        }));
+    }
+
+    /// After an abort the operator may start again; a failed federation start stops the guardian.
+    async fn generation_failed(&self, error: GuardianError) {
+        let mut slot = self.setup.lock().await;
+        if let Some(setup) = slot.as_mut().filter(|setup| setup.phase() != SetupPhase::Done) {
+            setup.started = false;
+            setup.result = None;
+            if let Err(error) = setup.save(&self.db, &self.key).await {
+                tracing::error!("{error}");
+            }
+        } else {
+            self.stopped.send_replace(Some(error.to_string()));
+        }
+    }
+
+    /// The key generation, or what is left of it after a crash; then the federation runs.
+    async fn generate(self: &Arc<Self>, mut setup: StoredSetup) -> Result<(), GuardianError> {
+        let links = Links::start(self.link_config(&setup)?)
+            .await
+            .map_err(|e| GuardianError::KeyGeneration(e.to_string()))?;
+        let outcome = self.generate_over(&links, &mut setup).await;
+        // The last round's message must reach the others, an abort's reason needn't.
+        if outcome.is_err() {
+            links.shutdown();
+        }
+        outcome?;
+        links.drain(Duration::from_secs(30)).await;
+        self.run_federation(setup, Some(links)).await
+    }
+
+    async fn generate_over(&self, links: &Links, setup: &mut StoredSetup) -> Result<(), GuardianError> {
+        let frames = links
+            .subscribe(CHANNEL_SETUP)
+            .ok_or_else(|| GuardianError::KeyGeneration("it is running already".to_owned()))?;
+        let (me, names) = keygen::numbers(setup);
+        let exchange = LinkExchange { links: links.clone(), frames };
+        let mut rounds = Rounds::new(exchange, me, names, keygen::session(setup), Arc::clone(&self.progress));
+        let mut output = None;
+        let result = match setup.result.clone() {
+            Some(result) => result,
+            None => {
+                let tip = self.chain.tip().await.map_err(|error| GuardianError::Chain(error.to_string()))?;
+                let (result, secrets, made) = keygen::generate(&mut rounds, setup, tip.height).await?;
+                setup.secrets = secrets;
+                setup.result = Some(result.clone());
+                setup.save(&self.db, &self.key).await?;
+                output = Some(made);
+                result
+            }
+        };
+        keygen::confirm(&mut rounds, &result, output.as_ref()).await?;
+        if let Some(result) = &mut setup.result {
+            result.confirmed = true;
+        }
+        setup.save(&self.db, &self.key).await?;
+        *self.setup.lock().await = Some(setup.clone());
+        Ok(())
+    }
+
+    fn link_config(&self, setup: &StoredSetup) -> Result<LinkConfig, GuardianError> {
+        let (me, _) = keygen::numbers(setup);
+        let identity = Identity::from_bytes(&setup.secrets.link_identity)
+            .map_err(|error| GuardianError::Config(error.to_string()))?;
+        let peers: BTreeMap<u16, PeerAddress> = (0u16..)
+            .zip(setup.guardians())
+            .filter(|(guardian, _)| *guardian != me)
+            .map(|(guardian, code)| {
+                let fingerprint = Fingerprint(code.keys.certificate);
+                (guardian, PeerAddress { address: code.endpoint.link_address.clone(), fingerprint })
+            })
+            .collect();
+        Ok(LinkConfig::new(me, identity, vec![self.config.link_bind], peers))
+    }
+
+    /// Starts consensus, modules and main loop. The links of the setup are used on.
+    async fn run_federation(
+        self: &Arc<Self>,
+        setup: StoredSetup,
+        links: Option<Links>,
+    ) -> Result<(), GuardianError> {
+        // What arrives of the setup later comes from a guardian that resumes at its last round; after a
+        // setup in this process the channel is taken, and its confirmation was delivered.
+        let links = match links {
+            Some(links) => links,
+            None => {
+                let config = self.link_config(&setup)?;
+                let links = Links::start(config).await.map_err(|e| GuardianError::Config(e.to_string()))?;
+                answer_resuming(&links, &setup);
+                links
+            }
+        };
+        let (running, main_loop) =
+            assemble::federation(&self.config, &setup, Arc::clone(&self.db), Arc::clone(&self.chain), links)
+                .await?;
+        self.current.send_replace(Some(running));
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = main_loop.run(this.stop.subscribe()).await;
+            let reason = match result {
+                Ok(()) => "stopped by its operator".to_owned(),
+                Err(error) => {
+                    tracing::error!("the guardian stops: {error}");
+                    error.to_string()
+                }
+            };
+            this.stop.send_replace(true);
+            if let Ok(running) = this.running() {
+                running.links.shutdown();
+            }
+            this.stopped.send_replace(Some(reason));
+        });
+        Ok(())
+    }
+}
+
+fn no_code() -> GuardianError {
+    GuardianError::SetupState("create this guardian's own setup code first".to_owned())
+}
+
+/// Answers guardians that crashed between storing the result and its confirmation.
+fn answer_resuming(links: &Links, setup: &StoredSetup) {
+    let (Some(mut frames), Some(result)) = (links.subscribe(CHANNEL_SETUP), setup.result.clone()) else {
+        return;
+    };
+    let frame = Bytes::from(keygen::confirmation_frame(keygen::session(setup), &result));
+    let links = links.clone();
+    tokio::spawn(async move {
+        while let Some(event) = frames.recv().await {
+            event.accept();
+            // Equal bytes are confirmation enough; anything else is no resuming guardian of this setup.
+            if event.frame == frame
+                && let Err(error) = links.send(event.from, CHANNEL_SETUP, frame.clone())
+            {
+                tracing::debug!("guardian {} resumes its setup, but: {error}", event.from);
+            }
+        }
+    });
+}
+
+/// The setup's channel of the links.
+struct LinkExchange {
+    links: Links,
+    frames: mpsc::Receiver<LinkEvent>,
+}
+
+#[async_trait::async_trait]
+impl Exchange for LinkExchange {
+    async fn send(&mut self, to: u16, bytes: Bytes) {
+        if let Err(error) = self.links.send(to, CHANNEL_SETUP, bytes) {
+            tracing::warn!("a setup message to guardian {to} was not sent: {error}");
+        }
+    }
+
+    async fn receive(&mut self) -> Option<(u16, Bytes)> {
+        let event = self.frames.recv().await?;
+        event.accept();
+        Some((event.from, event.frame))
+    }
+}
