@@ -115,6 +115,14 @@ impl Store {
         Ok(OUTGOING.get_many(self.reader(), &ids).await?.into_iter().flatten().collect())
     }
 
+    pub async fn open_outgoing_count(&self) -> Result<usize, DbError> {
+        Ok(OPEN_OUTGOING.all(self.reader()).await?.len())
+    }
+
+    pub async fn open_incoming_count(&self) -> Result<usize, DbError> {
+        Ok(OPEN_INCOMING.all(self.reader()).await?.len())
+    }
+
     pub async fn open_incoming(&self) -> Result<Vec<Incoming>, DbError> {
         let hashes: Vec<_> = OPEN_INCOMING.all(self.reader()).await?.into_iter().map(|(hash, ())| hash).collect();
         Ok(INCOMING.get_many(self.reader(), &hashes).await?.into_iter().flatten().collect())

@@ -1,61 +1,30 @@
-//! The bodies of the gateway's API for users.
+//! The bodies of the gateway's API for users. Those that a wallet sends and reads are the wallet's:
+//! [`federation_client::gateway`].
 //!
 //! | endpoint | body | answer |
 //! |---|---|---|
 //! | `GET /v1/info` | | [`InfoResponse`] |
-//! | `POST /v1/pay?wait=SECONDS` | [`PayBody`] | [`PayResponse`] |
-//! | `GET /v1/pay/{contract_id}?wait=SECONDS` | | [`PayResponse`], 404 `unknown_swap` if it was never asked to pay it |
-//! | `POST /v1/invoices` | [`InvoiceBody`] | [`InvoiceResponse`] |
-//! | `GET /v1/invoices/{payment_hash}?wait=SECONDS` | | [`InvoiceStatus`], 404 `unknown_swap` |
+//! | `POST /v1/pay?wait=SECONDS` | [`PayRequest`] | [`PayResponse`] |
+//! | `GET /v1/pay/{contract_id}?wait=SECONDS` | | [`PayResponse`]; 404 `unknown_swap` if it was never asked to pay it |
+//! | `POST /v1/invoices` | [`InvoiceRequest`] | [`InvoiceResponse`] |
+//! | `GET /v1/invoices/{payment_hash}?wait=SECONDS` | | [`InvoiceStatus`]; 404 `unknown_swap` |
 //!
 //! `wait` (at most 60) holds the answer back until the swap is decided. Every request may be repeated. Errors are RFC 9457
-//! problem documents.
+//! problem documents: 4xx for what was not begun by this request and won't be by repeating it, 429 and 503 for what may work
+//! later.
 
 use bitcoin::Network;
 use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
-use borsh::BorshDeserialize;
-use federation_core::encoding::decode;
 use federation_core::{Amount, FederationId};
-use federation_lightning::message::Cancellation;
-use federation_lightning::{
-    ContractId, GatewayFees, IncomingContract, OutgoingContract, PaymentHash, Preimage,
-};
+use federation_lightning::GatewayFees;
 use serde::{Deserialize, Serialize};
 
-use crate::GatewayError;
+pub use federation_client::gateway::{InvoiceRequest, InvoiceResponse, PayRequest, PayResponse};
 
 /// The longest wait of one request, in seconds.
 pub const MAX_WAIT_SECONDS: u64 = 60;
 /// The largest encoded contract, in bytes.
-const MAX_CONTRACT: usize = 4096;
-
-/// A contract as JSON or as the hex of its canonical encoding.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Encoded<T> {
-    /// Hex of borsh.
-    Hex(String),
-    /// JSON.
-    Json(T),
-}
-
-impl<T: BorshDeserialize> Encoded<T> {
-    /// The value.
-    pub fn into_value(self) -> Result<T, GatewayError> {
-        match self {
-            Self::Json(value) => Ok(value),
-            Self::Hex(text) => hex::decode(&text)
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| decode(&bytes, MAX_CONTRACT).map_err(|error| error.to_string()))
-                .map_err(|error| {
-                    GatewayError::Refused(federation_core::api::ApiError::bad_request(
-                        "bad_contract",
-                        format!("the contract can't be read: {error}"),
-                    ))
-                }),
-        }
-    }
-}
+pub(crate) const MAX_CONTRACT: usize = 4096;
 
 /// What the gateway is and charges.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,76 +55,6 @@ pub struct InfoResponse {
     pub draining: bool,
     /// The federations that it serves.
     pub federations: Vec<FederationId>,
-}
-
-/// Asks the gateway to pay an invoice for a funded contract.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PayBody {
-    /// The contract's federation.
-    pub federation_id: FederationId,
-    /// The contract.
-    pub contract: Encoded<OutgoingContract>,
-    /// The BOLT 11 invoice.
-    pub invoice: String,
-}
-
-/// Where a payment stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayResponse {
-    /// The contract's id.
-    pub contract_id: ContractId,
-    /// Where it stands.
-    #[serde(flatten)]
-    pub status: PayStatus,
-}
-
-/// Where a payment stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-pub enum PayStatus {
-    /// Under way.
-    Pending,
-    /// Paid: the gateway claims the contract.
-    Succeeded {
-        /// The proof.
-        preimage: Preimage,
-    },
-    /// Not paid, and never will be.
-    Failed {
-        /// A stable code, such as `invoice_expired`.
-        code: String,
-        /// Why, for a person.
-        reason: String,
-        /// Refunds the contract at once; none if the user has taken the money back after the expiry already.
-        cancellation: Option<Cancellation>,
-    },
-}
-
-/// Asks for an invoice whose payment funds a contract.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct InvoiceBody {
-    /// The contract's federation.
-    pub federation_id: FederationId,
-    /// The contract, to be funded when the invoice is paid.
-    pub contract: Encoded<IncomingContract>,
-    /// What the payer is to pay; the contract holds it less the fee for being paid.
-    #[serde(rename = "amount_msat")]
-    pub amount: Amount,
-    /// What the payer reads: at most 639 bytes (BOLT 11).
-    #[serde(default)]
-    pub description: String,
-    /// For how long it can be paid; default an hour, at most a day.
-    #[serde(default)]
-    pub expiry_seconds: Option<u64>,
-}
-
-/// The invoice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InvoiceResponse {
-    /// Its payment hash, which names the swap.
-    pub payment_hash: PaymentHash,
-    /// BOLT 11.
-    pub invoice: String,
 }
 
 /// Where an invoice stands.

@@ -19,7 +19,7 @@ use lightning::util::persist::{
 use lightning::util::ser::ReadableArgs;
 use lightning_block_sync::poll::ValidatedBlockHeader;
 use lightning_block_sync::{UnboundedCache, init};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::chain::{Bitcoind, Broadcaster, Fees};
 use super::config::LdkConfig;
@@ -53,17 +53,17 @@ pub(super) struct Parts {
     pub bitcoind: Arc<Bitcoind>,
     pub fees: Arc<Fees>,
     pub logger: Arc<Logger>,
-    pub keys: Arc<KeysManager>,
     pub ledger: Arc<Ledger>,
     pub store: Arc<Store>,
     pub wallet: Arc<Onchain>,
     pub outbox: Outbox,
-    pub graph: Arc<Graph>,
     pub scorer: Arc<RwLock<Scorer>>,
     pub gossip: Arc<Gossip>,
     pub monitor: Arc<ChainMonitor>,
     pub manager: Arc<ChannelManager>,
     pub onion: Arc<OnionMessenger>,
+    /// HTLCs came in that LDK keeps back for a while.
+    pub arrivals: Arc<Notify>,
     pub peers: Arc<PeerManager>,
     pub sweeper: Arc<Sweeper>,
     pub bumper: Bumper,
@@ -231,9 +231,10 @@ pub(super) async fn build(config: LdkConfig) -> Result<(Parts, ChainStart), LdkE
         IgnoringMessageHandler {},
         IgnoringMessageHandler {},
     ));
+    let arrivals = Arc::new(Notify::new());
     let peers = Arc::new(PeerManager::new(
         MessageHandler {
-            chan_handler: Arc::new(Gate::new(manager.clone(), ledger.clone())),
+            chan_handler: Arc::new(Gate::new(manager.clone(), ledger.clone(), arrivals.clone())),
             route_handler: gossip.clone(),
             onion_message_handler: onion.clone(),
             custom_message_handler: IgnoringMessageHandler {},
@@ -261,16 +262,15 @@ pub(super) async fn build(config: LdkConfig) -> Result<(Parts, ChainStart), LdkE
         bitcoind,
         fees,
         logger,
-        keys,
         ledger,
         store,
         wallet,
-        graph,
         scorer,
         gossip,
         monitor,
         manager,
         onion,
+        arrivals,
         peers,
         sweeper,
         bumper,

@@ -14,6 +14,7 @@ use lightning::ln::msgs::{
 };
 use lightning::ln::types::ChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
+use tokio::sync::Notify;
 
 use super::ledger::Ledger;
 use super::log::Batch;
@@ -23,11 +24,13 @@ use super::types::ChannelManager;
 pub(super) struct Gate {
     manager: Arc<ChannelManager>,
     ledger: Arc<Ledger>,
+    arrivals: Arc<Notify>,
 }
 
 impl Gate {
-    pub fn new(manager: Arc<ChannelManager>, ledger: Arc<Ledger>) -> Self {
-        Gate { manager, ledger }
+    /// `arrivals` is told when HTLCs came in that LDK keeps back for a while.
+    pub fn new(manager: Arc<ChannelManager>, ledger: Arc<Ledger>, arrivals: Arc<Notify>) -> Self {
+        Gate { manager, ledger, arrivals }
     }
 }
 
@@ -206,7 +209,11 @@ impl ChannelMessageHandler for Gate {
     }
 
     fn handle_revoke_and_ack(&self, peer: PublicKey, msg: &RevokeAndACK) {
-        self.manager.handle_revoke_and_ack(peer, msg)
+        self.manager.handle_revoke_and_ack(peer, msg);
+        // With this message an HTLC is irrevocably ours.
+        if self.manager.needs_pending_htlc_processing() {
+            self.arrivals.notify_one();
+        }
     }
 
     fn handle_update_fee(&self, peer: PublicKey, msg: &UpdateFee) {

@@ -104,13 +104,18 @@ impl Ledger {
         written.map_err(|error| self.fail(format!("a commit to disk failed: {error}")))
     }
 
-    /// Stops the node for good: nothing is committed, and so nothing leaves, from now on.
+    /// Stops the node for good because something went wrong.
     pub fn fail(&self, reason: String) -> LdkError {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::error!(reason, "the Lightning node stops");
-            self.failure.send_replace(Some(reason.clone()));
-        }
+        tracing::error!(reason, "the Lightning node stops");
+        self.close(&reason);
         LdkError::Stopped(reason)
+    }
+
+    /// Nothing is committed, and so nothing leaves, from now on.
+    pub fn close(&self, reason: &str) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            self.failure.send_replace(Some(reason.to_owned()));
+        }
     }
 
     /// Why the node stopped, if it did.

@@ -201,12 +201,11 @@ impl LightningNode for LdkNode {
                 min_final_cltv_expiry_delta: Some(HOLD_MIN_FINAL_CLTV - CLTV_BUFFER),
                 payment_hash: Some(PaymentHash(request.payment_hash)),
             })?;
-            if held.open(request.clone(), invoice.to_string())? {
-                return Ok(invoice);
-            }
+            // If another call was faster, its invoice stays.
+            held.open(request.clone(), invoice.to_string())?;
         }
         match held.get(&request.payment_hash)? {
-            // Asked again, such as after a crash.
+            // The same again when asked again, such as after a crash.
             Some(row)
                 if row.request == request && !matches!(row.state, State::Settled | State::Cancelled) =>
             {

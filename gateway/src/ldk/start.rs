@@ -27,7 +27,7 @@ pub struct LdkNode {
     listen: SocketAddr,
     stop: watch::Sender<bool>,
     background: Mutex<Option<JoinHandle<()>>>,
-    others: Vec<JoinHandle<()>>,
+    others: Mutex<Vec<JoinHandle<()>>>,
     in_use: Mutex<Option<UnixDatagram>>,
 }
 
@@ -62,7 +62,7 @@ impl LdkNode {
             listen,
             stop,
             background: Mutex::new(Some(background)),
-            others,
+            others: Mutex::new(others),
             in_use: Mutex::new(Some(in_use)),
         }))
     }
@@ -86,31 +86,38 @@ impl LdkNode {
             // It commits once more before it ends.
             let _ = background.await;
         }
-        self.end("it was stopped");
+        self.end("it was stopped").await;
     }
 
     /// Ends the node as `kill -9` would: from this moment nothing is written or sent.
-    pub fn crash(&self) {
-        self.end("it crashed on purpose");
+    pub async fn crash(&self) {
+        self.end("it crashed on purpose").await;
     }
 
-    fn end(&self, reason: &str) {
-        // Before the directory is free: what is left of this node can't write there any more.
-        if self.parts.ledger.failure().is_none() {
-            let _ = self.parts.ledger.fail(reason.to_owned());
+    async fn end(&self, reason: &str) {
+        for task in self.cut(reason) {
+            // Aborted: it holds the listening socket until it is gone.
+            let _ = task.await;
         }
-        if let Some(background) = lock(&self.background).take() {
-            background.abort();
-        }
-        self.others.iter().for_each(JoinHandle::abort);
-        self.parts.peers.disconnect_all_peers();
+        // Last: from here on another process may use the directory.
         drop(lock(&self.in_use).take());
+    }
+
+    /// Ends all tasks, and returns them.
+    fn cut(&self, reason: &str) -> Vec<JoinHandle<()>> {
+        // First: what is left of this node can't write or send any more.
+        self.parts.ledger.close(reason);
+        let mut tasks = std::mem::take(&mut *lock(&self.others));
+        tasks.extend(lock(&self.background).take());
+        tasks.iter().for_each(JoinHandle::abort);
+        self.parts.peers.disconnect_all_peers();
+        tasks
     }
 }
 
 impl Drop for LdkNode {
     fn drop(&mut self) {
-        self.end("it was dropped");
+        self.cut("it was dropped");
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn spawn(
         tokio::spawn(follow(parts.clone(), tip, cache)),
         tokio::spawn(broadcast(parts.clone(), broadcasts)),
         tokio::spawn(accept(parts.clone(), listener)),
+        tokio::spawn(arrivals(parts.clone())),
         tokio::spawn(reconnect(parts.clone())),
         tokio::spawn(refresh(parts.clone())),
     ];
@@ -77,6 +78,18 @@ async fn background(parts: Arc<Parts>, stop: watch::Receiver<bool>) {
         let _ = parts.ledger.fail(format!("LDK's background work ended: {error}"));
     } else if !*stop.borrow() {
         let _ = parts.ledger.fail("LDK's background work ended".to_owned());
+    }
+}
+
+/// Looks at HTLCs as they come in.
+///
+/// LDK keeps them back for 50 ms on average, 2 s after a start, so that nobody can tell by time
+/// which forwarded payment is which. That is a router's concern; here somebody waits.
+async fn arrivals(parts: Arc<Parts>) {
+    loop {
+        parts.arrivals.notified().await;
+        parts.manager.process_pending_htlc_forwards();
+        parts.peers.process_events();
     }
 }
 
@@ -153,6 +166,8 @@ async fn new_height(parts: &Parts) -> Result<(), LdkError> {
     let height = parts.manager.current_best_block().height;
     parts.held.expire(height)?;
     parts.height.send_replace(height);
+    // LDK's own timer does it each 30 s; what has become spendable is so by a block.
+    let _ = parts.sweeper.regenerate_and_broadcast_spend_if_necessary();
     parts.monitor.archive_fully_resolved_channel_monitors();
     parts.outbox.send_all().await
 }
