@@ -10,7 +10,7 @@ use federation_core::module::Value;
 use federation_core::{Amount, FederationId, ModuleId, TxId};
 use federation_lightning::client::{claim_outgoing, fund, reclaim_incoming};
 use federation_lightning::{
-    Announcement, Contract, ContractId, ContractReport, ContractState, IncomingContract, KIND, LightningConfig,
+    Announcement, Contract, ContractId, ContractReport, ContractState, IncomingContract, KIND,
     LightningFees, Preimage,
 };
 use serde::Deserialize;
@@ -24,18 +24,17 @@ pub(crate) struct WalletFederation {
     fees: LightningFees,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq)]
 struct Height {
     height: u32,
 }
 
 impl WalletFederation {
-    /// # Errors
-    /// [`ClientError::NoModule`] if the federation has no contracts.
-    pub fn new(client: Client) -> Result<Self, ClientError> {
-        let (module, config) =
-            client.config().module_config::<LightningConfig>(KIND).ok_or(ClientError::NoModule(KIND))?;
-        Ok(Self { client, module, fees: config.fees })
+    /// On an open wallet.
+    pub fn new(client: Client) -> Self {
+        let (module, config) = client.lightning();
+        let fees = config.fees;
+        Self { client, module, fees }
     }
 
     /// The wallet itself.

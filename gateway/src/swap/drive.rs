@@ -55,7 +55,7 @@ impl Drop for Driven {
 
 impl Swaps {
     /// Starts a task that ends when the gateway stops.
-    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let mut stop = self.stop.subscribe();
         let mut tasks = lock(&self.tasks);
         // Finished ones would pile up.
