@@ -24,7 +24,7 @@ use hbbft::NetworkInfo;
 use hbbft::crypto::serde_impl::SerdeSecret;
 use hbbft::crypto::{PublicKey, PublicKeySet, SecretKey, SecretKeyShare};
 use hbbft::sync_key_gen::{Ack, AckOutcome, Part, PartOutcome, SyncKeyGen};
-use rand06::Rng as _;
+use rand06::{Rng as _, RngCore, SeedableRng as _};
 use zeroize::Zeroizing;
 
 use crate::wire::{Reader, put_bytes};
@@ -106,6 +106,7 @@ pub struct KeyRound {
     me: NodeId,
     n: u16,
     secret: SecretKey,
+    rng: Randomness,
 }
 
 /// Round 1: the own part is dealt.
@@ -114,6 +115,7 @@ pub struct PartRound {
     me: NodeId,
     n: u16,
     keygen: SyncKeyGen<NodeId>,
+    rng: Randomness,
 }
 
 /// Round 2: all parts are acknowledged.
@@ -124,8 +126,43 @@ pub struct AckRound {
     keygen: SyncKeyGen<NodeId>,
 }
 
-fn rng() -> Result<rand06::rngs::OsRng, KeygenError> {
-    rand06::rngs::OsRng::new().map_err(|e| KeygenError::NoRandomness(e.to_string()))
+/// The operating system's randomness; a seeded one only where runs must repeat.
+#[derive(Debug)]
+enum Randomness {
+    System(rand06::rngs::OsRng),
+    Seeded(Box<rand06::rngs::StdRng>),
+}
+
+impl Randomness {
+    fn system() -> Result<Self, KeygenError> {
+        let system = rand06::rngs::OsRng::new();
+        system.map(Self::System).map_err(|e| KeygenError::NoRandomness(e.to_string()))
+    }
+
+    fn inner(&mut self) -> &mut dyn RngCore {
+        match self {
+            Self::System(rng) => rng,
+            Self::Seeded(rng) => rng,
+        }
+    }
+}
+
+impl RngCore for Randomness {
+    fn next_u32(&mut self) -> u32 {
+        self.inner().next_u32()
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.inner().next_u64()
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        self.inner().fill_bytes(bytes);
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand06::Error> {
+        self.inner().try_fill_bytes(bytes)
+    }
 }
 
 /// Starts: returns the message of round 0.
@@ -133,12 +170,16 @@ fn rng() -> Result<rand06::rngs::OsRng, KeygenError> {
 /// # Errors
 /// [`KeygenError::BadSize`], or no randomness.
 pub fn start(me: NodeId, n: u16) -> Result<(KeyRound, Bytes), KeygenError> {
+    start_with(me, n, Randomness::system()?)
+}
+
+fn start_with(me: NodeId, n: u16, mut rng: Randomness) -> Result<(KeyRound, Bytes), KeygenError> {
     if n == 0 || n > MAX_NODES || me >= n {
         return Err(KeygenError::BadSize { me, n });
     }
-    let secret: SecretKey = rng()?.r#gen();
+    let secret: SecretKey = rng.r#gen();
     let message = secret.public_key().to_bytes().to_vec().into();
-    Ok((KeyRound { me, n, secret }, message))
+    Ok((KeyRound { me, n, secret, rng }, message))
 }
 
 /// Exactly one message from each guardian, in order.
@@ -154,7 +195,7 @@ impl KeyRound {
     ///
     /// # Errors
     /// [`KeygenError`], naming the guardian at fault.
-    pub fn next(self, messages: &BTreeMap<NodeId, Bytes>) -> Result<(PartRound, Bytes), KeygenError> {
+    pub fn next(mut self, messages: &BTreeMap<NodeId, Bytes>) -> Result<(PartRound, Bytes), KeygenError> {
         let mut keys = BTreeMap::new();
         for (node, message) in in_order(self.n, messages)? {
             let bytes: [u8; 48] = message.as_ref().try_into().map_err(|_| KeygenError::Malformed(node))?;
@@ -167,10 +208,10 @@ impl KeyRound {
         }
         let threshold = max_faulty(self.n) as usize;
         let (keygen, part) =
-            SyncKeyGen::new(self.me, self.secret, keys, threshold, &mut rng()?).map_err(library)?;
+            SyncKeyGen::new(self.me, self.secret, keys, threshold, &mut self.rng).map_err(library)?;
         let part = part.ok_or(KeygenError::BadResult("no part was dealt"))?;
         let message = options().serialize(&part).map_err(library)?.into();
-        Ok((PartRound { me: self.me, n: self.n, keygen }, message))
+        Ok((PartRound { me: self.me, n: self.n, keygen, rng: self.rng }, message))
     }
 }
 
@@ -180,7 +221,6 @@ impl PartRound {
     /// # Errors
     /// [`KeygenError`], naming the dealer at fault.
     pub fn next(mut self, messages: &BTreeMap<NodeId, Bytes>) -> Result<(AckRound, Bytes), KeygenError> {
-        let mut rng = rng()?;
         let mut acks = Vec::new();
         for (dealer, message) in in_order(self.n, messages)? {
             check_degree(dealer, message, max_faulty(self.n))?;
@@ -188,7 +228,7 @@ impl PartRound {
                 .reject_trailing_bytes()
                 .deserialize(message)
                 .map_err(|_| KeygenError::Malformed(dealer))?;
-            let outcome = self.keygen.handle_part(&dealer, part, &mut rng).map_err(library)?;
+            let outcome = self.keygen.handle_part(&dealer, part, &mut self.rng).map_err(library)?;
             match outcome {
                 PartOutcome::Valid(Some(ack)) => {
                     put_bytes(&mut acks, &options().serialize(&ack).map_err(library)?)
@@ -321,15 +361,23 @@ impl CoinKeys {
     }
 }
 
-/// Runs the whole key generation for `n` guardians in one process, as tests and simulators need it.
+/// Runs the whole key generation for `n` guardians in one process, as tests and simulators need it. With a
+/// seed the keys repeat, and with them the coin: never for real money.
 ///
 /// # Errors
 /// [`KeygenError`] for an impossible `n`.
-pub fn run_locally(n: u16) -> Result<Vec<CoinKeys>, KeygenError> {
+pub fn run_locally(n: u16, seed: Option<u64>) -> Result<Vec<CoinKeys>, KeygenError> {
     let mut rounds = Vec::new();
     let mut messages = BTreeMap::new();
     for me in 0..n {
-        let (round, message) = start(me, n)?;
+        let rng = match seed {
+            None => Randomness::system()?,
+            Some(seed) => {
+                let seed = seed.wrapping_mul(1000).wrapping_add(u64::from(me));
+                Randomness::Seeded(Box::new(rand06::rngs::StdRng::seed_from_u64(seed)))
+            }
+        };
+        let (round, message) = start_with(me, n, rng)?;
         messages.insert(me, message);
         rounds.push(round);
     }
@@ -362,7 +410,7 @@ mod tests {
     #[test]
     fn everyone_gets_matching_keys() {
         for n in [1, 2, 4, 7] {
-            let keys = run_locally(n).unwrap();
+            let keys = run_locally(n, None).unwrap();
             for (me, key) in (0..).zip(&keys) {
                 assert_eq!(key.public_bytes(), keys[0].public_bytes());
                 let again = CoinKeys::from_bytes(&key.to_bytes(), me, n).unwrap();
@@ -384,7 +432,7 @@ mod tests {
         let secret = rounds[3].secret.clone();
         let (rounds, mut parts) = advance(rounds, &keys, KeyRound::next).unwrap();
         let publics: BTreeMap<_, _> = (0..n).map(|i| (i, rounds[0].keygen.public_keys()[&i])).collect();
-        let (_, wrong) = SyncKeyGen::new(3, secret, publics, 2, &mut rng().unwrap()).unwrap();
+        let (_, wrong) = SyncKeyGen::new(3, secret, publics, 2, &mut Randomness::system().unwrap()).unwrap();
         parts.insert(3, options().serialize(&wrong.unwrap()).unwrap().into());
         let error = rounds.into_iter().next().unwrap().next(&parts).unwrap_err();
         assert_eq!(error.culprit(), Some(3));

@@ -105,7 +105,7 @@ impl Guardian {
 
     async fn stop(self) -> Arc<Store> {
         self.handle.shutdown().await;
-        self.links.shutdown();
+        self.links.shutdown().await;
         self.task.abort();
         self.store
     }
@@ -208,7 +208,7 @@ async fn setup_then_epochs_then_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_are_stopped_in_the_middle_of_an_epoch() {
     let mut federation = Federation::new(4);
-    federation.keys = keygen::run_locally(4).unwrap();
+    federation.keys = keygen::run_locally(4, None).unwrap();
     let mut stores: Vec<Arc<Store>> = (0..4).map(|_| Arc::default()).collect();
     for round in 0..6u64 {
         let mut guardians = Vec::new();
@@ -243,7 +243,7 @@ async fn stop_all(guardians: Vec<Guardian>) -> Vec<Arc<Store>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_guardian_keeps_silent_until_it_cannot_contradict_itself() {
     let mut federation = Federation::new(4);
-    federation.keys = keygen::run_locally(4).unwrap();
+    federation.keys = keygen::run_locally(4, None).unwrap();
     let mut guardians = Vec::new();
     for me in 0..4 {
         guardians.push(federation.restart(me, Arc::default()).await);

@@ -86,7 +86,7 @@ fn run(engine: &mut Engine, input: &Input) -> Step {
 fn keys(n: u16) -> Vec<CoinKeys> {
     static KEYS: OnceLock<std::sync::Mutex<BTreeMap<u16, Vec<CoinKeys>>>> = OnceLock::new();
     let mut keys = KEYS.get_or_init(Default::default).lock().unwrap();
-    keys.entry(n).or_insert_with(|| keygen::run_locally(n).unwrap()).clone()
+    keys.entry(n).or_insert_with(|| keygen::run_locally(n, Some(n.into())).unwrap()).clone()
 }
 
 struct Simulation {
@@ -320,7 +320,8 @@ impl Simulation {
 fn seeds(n: u16, default: u64) {
     let count =
         std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).filter(|_| n == 4).unwrap_or(default);
-    for seed in 0..count {
+    let first = std::env::var("FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    for seed in first..first + count {
         Simulation::new(n, seed).run(seed);
     }
     println!("n = {n}: {count} seeds of {EPOCHS} epochs");

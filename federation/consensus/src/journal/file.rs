@@ -1,7 +1,9 @@
 //! The journal on disk: a folder of append-only segments.
 //!
 //! A record is `length u32 · checksum (8 bytes of SHA-256) · record`. A segment that has grown large is closed
-//! and a new one begun; closed segments are deleted when all their epochs are done with. A crash can
+//! and a new one begun; closed segments are deleted when all their epochs are done with. Before that, the
+//! first epoch that is still whole is written down: replaying half of an epoch's inputs could make
+//! the engine contradict what it said on all of them. A crash can
 //! tear the last record of the last segment only: it is cut off, since nothing that followed
 //! from it was sent. A bad record anywhere else is an error.
 
@@ -17,6 +19,7 @@ use super::{Journal, Record};
 const SEGMENT: u64 = 4 << 20;
 const HEAD: usize = 4 + 8;
 const VOICE: &str = "speaks-from";
+const BASE: &str = "first-epoch";
 
 #[derive(Debug)]
 struct Segment {
@@ -33,6 +36,8 @@ pub struct FileJournal {
     current: Segment,
     file: File,
     size: u64,
+    /// Epochs below may be incomplete here.
+    base: u64,
 }
 
 impl FileJournal {
@@ -67,7 +72,8 @@ impl FileJournal {
         sync_folder(&folder)?;
         let size = file.metadata()?.len();
         let current = Segment { number: last, highest: records.iter().map(Record::epoch).max() };
-        Ok(Self { folder, closed, current, file, size })
+        let base = read_number(&folder, BASE)?.unwrap_or(0);
+        Ok(Self { folder, closed, current, file, size, base })
     }
 }
 
@@ -117,6 +123,7 @@ impl Journal for FileJournal {
         for segment in self.closed.iter().chain([&self.current]) {
             all.extend(read(&self.folder, segment.number)?.0);
         }
+        all.retain(|record| record.epoch() >= self.base);
         Ok(all)
     }
 
@@ -148,6 +155,10 @@ impl Journal for FileJournal {
     }
 
     fn truncate(&mut self, epoch: u64) -> io::Result<()> {
+        if self.closed.first().is_some_and(|segment| segment.highest < Some(epoch)) {
+            write_number(&self.folder, BASE, epoch)?;
+            self.base = epoch;
+        }
         // From the front only, and up to the first that is still needed.
         while self.closed.first().is_some_and(|segment| segment.highest < Some(epoch)) {
             let segment = self.closed.remove(0);
@@ -157,23 +168,30 @@ impl Journal for FileJournal {
     }
 
     fn speaks_from(&mut self) -> io::Result<Option<u64>> {
-        match fs::read_to_string(self.folder.join(VOICE)) {
-            Ok(text) => {
-                text.trim().parse().map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        read_number(&self.folder, VOICE)
     }
 
     fn set_speaks_from(&mut self, epoch: u64) -> io::Result<()> {
-        let temporary = self.folder.join("speaks-from.new");
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "{epoch}")?;
-        file.sync_all()?;
-        fs::rename(temporary, self.folder.join(VOICE))?;
-        sync_folder(&self.folder)
+        write_number(&self.folder, VOICE, epoch)
     }
+}
+
+fn read_number(folder: &Path, name: &str) -> io::Result<Option<u64>> {
+    match fs::read_to_string(folder.join(name)) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces a number, durably and at once.
+fn write_number(folder: &Path, name: &str, number: u64) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    writeln!(file, "{number}")?;
+    file.sync_all()?;
+    fs::rename(temporary, folder.join(name))?;
+    sync_folder(folder)
 }
 
 #[cfg(test)]
@@ -211,9 +229,16 @@ mod tests {
         for epoch in 0..6 {
             journal.append(&[frame(epoch, 3 << 20)]).unwrap();
         }
+        // Epochs 0 and 1 share a segment, as do 2 and 3: the latter's goes when both are done with.
         journal.truncate(2).unwrap();
         let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
         assert_eq!(left.iter().map(Record::epoch).collect::<Vec<_>>(), [2, 3, 4, 5]);
+        journal.truncate(3).unwrap();
+        journal.append(&[frame(2, 1)]).unwrap();
+        journal.truncate(5).unwrap();
+        // The late record of epoch 2 is all that is left of it, so it isn't replayed.
+        let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+        assert!(left.iter().all(|record| record.epoch() >= 4), "{:?}", left.len());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub trait Journal: Send {
     /// The medium's; the guardian stops then, and sends nothing that follows from them.
     fn append(&mut self, records: &[Record]) -> io::Result<()>;
 
-    /// Records of epochs below `epoch` may be dropped.
+    /// Records of epochs below `epoch` may be dropped. Of an epoch, either all or none are replayed.
     ///
     /// # Errors
     /// The medium's; the guardian stops then.

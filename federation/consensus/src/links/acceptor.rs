@@ -18,6 +18,8 @@ use super::{CHANNELS, LinkEvent, Shared};
 use crate::NodeId;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Room for a greeting.
+const HELLO: usize = 64;
 /// Connections that haven't shown a pinned certificate yet. Anyone can open those.
 const STRANGERS: usize = 64;
 
@@ -120,7 +122,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let hello = timeout(HANDSHAKE, codec::read(&mut reader, context.max_frame)).await??;
+    let hello = codec::read(&mut reader, HELLO, HANDSHAKE).await?;
     let Packet::Hello { session, first } = hello else { return Err(broken("no hello")) };
     let (connection, got) = context.incoming.connect(session, first);
     codec::write(&mut writer, &Packet::Welcome { session: context.own_session, got }).await?;
@@ -140,16 +142,22 @@ async fn receive<R: AsyncRead + Unpin>(
     pongs: mpsc::Sender<u64>,
 ) -> io::Result<()> {
     loop {
-        match timeout(context.heartbeat * 3, codec::read(reader, context.max_frame)).await?? {
+        match codec::read(reader, context.max_frame, context.heartbeat * 3).await? {
             Packet::Data { number, channel, frame } => {
                 let inbox =
                     context.inboxes.get(channel as usize).ok_or_else(|| broken("an unknown channel"))?;
                 // Room first, number second: a connection that ends in between loses nothing.
-                let Ok(room) = inbox.reserve().await else { return Err(io::ErrorKind::BrokenPipe.into()) };
+                // Room first, number second: a connection that ends in between loses nothing. Without a
+                // consumer any more, as when setup is over, the frame has reached its end.
+                let room = inbox.reserve().await.ok();
                 match context.incoming.arrive(connection, number) {
                     Arrival::New => {
-                        let receipt = Receipt { incoming: Arc::clone(&context.incoming), session, number };
-                        room.send(LinkEvent { from: context.peer, frame, receipt });
+                        let incoming = Arc::clone(&context.incoming);
+                        let receipt = Receipt { incoming, session, number };
+                        match room {
+                            Some(room) => room.send(LinkEvent { from: context.peer, frame, receipt }),
+                            None => receipt.accept(),
+                        }
                     }
                     Arrival::Repeated => {}
                     Arrival::Wrong => {
@@ -175,6 +183,7 @@ async fn answer<W: AsyncWrite + Unpin>(
     mut pings: mpsc::Receiver<u64>,
 ) -> io::Result<()> {
     let mut told = 0;
+    let mut alive = tokio::time::interval(context.heartbeat);
     loop {
         let number = context.incoming.acked();
         if number > told {
@@ -184,6 +193,8 @@ async fn answer<W: AsyncWrite + Unpin>(
         writer.flush().await?;
         tokio::select! {
             () = context.incoming.accepted.notified() => {}
+            // A probe may be stuck behind a large frame; the dialer is told all the same that we live.
+            _ = alive.tick() => codec::write(writer, &Packet::Alive).await?,
             Some(nonce) = pings.recv() => codec::write(writer, &Packet::Pong { nonce }).await?,
         }
     }

@@ -1,9 +1,11 @@
 //! The bytes on a connection: `length u32 · kind u8 · body`.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::wire::{Malformed, Reader};
 
@@ -25,6 +27,8 @@ pub(super) enum Packet {
     Ping { nonce: u64 },
     /// Yes.
     Pong { nonce: u64 },
+    /// I am here, unasked.
+    Alive,
 }
 
 pub(super) async fn write<W: AsyncWrite + Unpin>(to: &mut W, packet: &Packet) -> io::Result<()> {
@@ -42,6 +46,7 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(to: &mut W, packet: &Packet) ->
         Packet::Ack { number } => put(&mut head, 4, &[], *number),
         Packet::Ping { nonce } => put(&mut head, 5, &[], *nonce),
         Packet::Pong { nonce } => put(&mut head, 6, &[], *nonce),
+        Packet::Alive => head.push(7),
     }
     let len = u32::try_from(head.len() - 4 + tail.len()).map_err(io::Error::other)?;
     if let Some(prefix) = head.first_chunk_mut::<4>() {
@@ -57,16 +62,24 @@ fn put(head: &mut Vec<u8>, kind: u8, session: &[u8], number: u64) {
     head.extend_from_slice(&number.to_be_bytes());
 }
 
-/// Reads one packet whose frame has at most `max_frame` bytes; more, or nonsense, is `InvalidData`.
-pub(super) async fn read<R: AsyncRead + Unpin>(from: &mut R, max_frame: usize) -> io::Result<Packet> {
-    let len = from.read_u32().await? as usize;
+/// Reads one packet whose frame has at most `max_frame` bytes; more, or nonsense, is `InvalidData`. Nothing
+/// arriving at all for `idle` is `TimedOut`, so that a large frame on a slow line gets its time.
+pub(super) async fn read<R: AsyncRead + Unpin>(
+    from: &mut R,
+    max_frame: usize,
+    idle: Duration,
+) -> io::Result<Packet> {
+    let len = timeout(idle, from.read_u32()).await?? as usize;
     if len > max_frame.saturating_add(OVERHEAD) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame over the size limit"));
     }
     // Memory grows with what really arrives, not with what a length announces.
     let mut body = Vec::with_capacity(len.min(64 * 1024));
-    if from.take(len as u64).read_to_end(&mut body).await? < len {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let mut from = from.take(len as u64);
+    while body.len() < len {
+        if timeout(idle, from.read_buf(&mut body)).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     parse(body.into()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
@@ -80,6 +93,7 @@ fn parse(body: Bytes) -> Result<Packet, Malformed> {
         4 => Packet::Ack { number: reader.u64()? },
         5 => Packet::Ping { nonce: reader.u64()? },
         6 => Packet::Pong { nonce: reader.u64()? },
+        7 => Packet::Alive,
         _ => return Err(Malformed),
     };
     reader.end()?;
@@ -92,6 +106,8 @@ mod tests {
 
     use super::*;
 
+    const IDLE: Duration = Duration::from_secs(1);
+
     #[tokio::test]
     async fn packets_come_back_and_large_ones_do_not() {
         let packets = [
@@ -101,6 +117,7 @@ mod tests {
             Packet::Ack { number: 7 },
             Packet::Ping { nonce: 8 },
             Packet::Pong { nonce: 9 },
+            Packet::Alive,
         ];
         let mut bytes = Vec::new();
         for packet in &packets {
@@ -108,13 +125,13 @@ mod tests {
         }
         let mut from = &bytes[..];
         for packet in packets {
-            assert_eq!(read(&mut from, 100).await.unwrap(), packet);
+            assert_eq!(read(&mut from, 100, IDLE).await.unwrap(), packet);
         }
         let mut bytes = Vec::new();
         write(&mut bytes, &Packet::Data { number: 1, channel: 0, frame: Bytes::from(vec![0; 101]) })
             .await
             .unwrap();
-        assert_eq!(read(&mut &bytes[..], 100).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(&mut &bytes[..], 100, IDLE).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     proptest! {

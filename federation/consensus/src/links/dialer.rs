@@ -18,6 +18,8 @@ use super::codec::{self, Packet};
 use super::peer::Outgoing;
 use crate::NodeId;
 
+/// An acceptor says short things only.
+const ANSWER: usize = 64;
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -62,7 +64,7 @@ fn attempt(
     let shared = shared.upgrade()?;
     let outgoing = Arc::clone(shared.outgoing.get(&peer)?);
     let address = shared.config.peers.get(&peer)?.address.clone();
-    let (session, max, heartbeat) = (shared.session, shared.config.max_frame, shared.config.heartbeat);
+    let (session, heartbeat) = (shared.session, shared.config.heartbeat);
     let (tls, queue) = (Arc::clone(tls), Arc::clone(&outgoing));
     let connection = async move {
         let connect = async {
@@ -76,7 +78,7 @@ fn attempt(
             Ok(Err(error)) => error,
             Ok(Ok(stream)) => {
                 let (reader, writer) = tokio::io::split(stream);
-                talk(BufReader::new(reader), BufWriter::new(writer), &queue, session, max, heartbeat)
+                talk(BufReader::new(reader), BufWriter::new(writer), &queue, session, heartbeat)
                     .await
                     .err()
                     .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -91,7 +93,6 @@ async fn talk<R, W>(
     mut writer: W,
     outgoing: &Outgoing,
     session: [u8; 16],
-    max: usize,
     heartbeat: Duration,
 ) -> io::Result<()>
 where
@@ -101,7 +102,7 @@ where
     let first = outgoing.first();
     codec::write(&mut writer, &Packet::Hello { session, first }).await?;
     writer.flush().await?;
-    let welcome = timeout(CONNECT, codec::read(&mut reader, max)).await??;
+    let welcome = codec::read(&mut reader, ANSWER, CONNECT).await?;
     let Packet::Welcome { got, .. } = welcome else { return Err(broken("no welcome")) };
     if !outgoing.plausible(got) || got + 1 < first {
         return Err(broken("a frame number that was never sent"));
@@ -111,7 +112,7 @@ where
     // unless the connection ends.
     let epoch = Instant::now();
     tokio::select! {
-        result = listen(&mut reader, outgoing, max, heartbeat, epoch) => result,
+        result = listen(&mut reader, outgoing, heartbeat, epoch) => result,
         result = send(&mut writer, outgoing, got + 1, heartbeat, epoch) => result,
     }
 }
@@ -123,12 +124,12 @@ fn broken(what: &'static str) -> io::Error {
 async fn listen<R: AsyncRead + Unpin>(
     reader: &mut R,
     outgoing: &Outgoing,
-    max: usize,
     heartbeat: Duration,
     epoch: Instant,
 ) -> io::Result<()> {
     loop {
-        match timeout(heartbeat * 3, codec::read(reader, max)).await?? {
+        match codec::read(reader, ANSWER, heartbeat * 3).await? {
+            Packet::Alive => outgoing.alive(),
             Packet::Ack { number } => {
                 if !outgoing.ack(number) {
                     return Err(broken("an acknowledgement of what was never sent"));

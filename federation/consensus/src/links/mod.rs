@@ -294,9 +294,12 @@ impl Links {
             .collect()
     }
 
-    /// Closes all connections and stops listening. Frames that aren't acknowledged are lost.
-    pub fn shutdown(&self) {
+    /// Closes all connections and stops listening; the addresses are free when this returns. Frames that
+    /// aren't acknowledged are lost.
+    pub async fn shutdown(&self) {
         self.shared.stop.send_replace(true);
+        // Every task of the links holds a receiver until it ends.
+        self.shared.stop.closed().await;
     }
 
     /// Waits, at most `limit`, until everything queued is acknowledged: for a clean end of setup.

@@ -116,6 +116,10 @@ impl Outgoing {
         state.last_error = Some(error.to_string());
     }
 
+    pub(super) fn alive(&self) {
+        lock(&self.state).last_seen = Some(Instant::now());
+    }
+
     pub(super) fn round_trip(&self, rtt: Duration) {
         let mut state = lock(&self.state);
         state.rtt = Some(rtt);

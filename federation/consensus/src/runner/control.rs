@@ -4,14 +4,16 @@ use bytes::Bytes;
 
 use crate::wire::{Malformed, Reader};
 
+/// "From which epoch on have you heard nothing of me?" (amnesia rule). It goes where the engine's frames go, all
+/// of which are longer, so that it is answered after all that came before it.
+pub(super) const ASK_HEARD: Bytes = Bytes::new();
+
 /// A statement about oneself, or a question about what the other has heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Control {
     /// "The next epoch that I have to commit is this one." Frames beyond it and the window are held back.
     Next(u64),
-    /// "From which epoch on have you heard nothing of me?" (amnesia rule)
-    AskHeard,
-    /// "From this one on."
+    /// "I have heard nothing of you from this epoch on": the answer to [`ASK_HEARD`].
     Heard(u64),
 }
 
@@ -19,8 +21,7 @@ impl Control {
     pub fn encode(self) -> Bytes {
         let (kind, number) = match self {
             Self::Next(epoch) => (1, epoch),
-            Self::AskHeard => (2, 0),
-            Self::Heard(epoch) => (3, epoch),
+            Self::Heard(epoch) => (2, epoch),
         };
         let mut out = vec![kind];
         out.extend_from_slice(&u64::to_be_bytes(number));
@@ -33,8 +34,7 @@ impl Control {
         reader.end()?;
         match kind {
             1 => Ok(Self::Next(number)),
-            2 => Ok(Self::AskHeard),
-            3 => Ok(Self::Heard(number)),
+            2 => Ok(Self::Heard(number)),
             _ => Err(Malformed),
         }
     }

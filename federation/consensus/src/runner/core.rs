@@ -8,13 +8,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::catchup::Catchup;
-use super::control::Control;
+use super::control::{ASK_HEARD, Control};
 use super::history::Answer;
 use super::outbox::Outbox;
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
 use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, epoch_of};
 use crate::journal::{Journal, Record};
-use crate::links::{CHANNEL_CONTROL, CHANNEL_HISTORY_REQUEST, LinkEvent, Links, lock};
+use crate::links::{CHANNEL_CONSENSUS, CHANNEL_CONTROL, CHANNEL_HISTORY_REQUEST, LinkEvent, Links, lock};
 use crate::{Batch, NodeId, max_faulty};
 
 /// Inputs handled with one flush of the journal.
@@ -214,6 +214,13 @@ impl Core {
     }
 
     fn on_frame(&mut self, event: &LinkEvent, records: &mut Vec<Record>) -> Step {
+        if event.frame == ASK_HEARD {
+            // Of forgotten epochs, anything may have been heard.
+            let heard = self.peers.get(&event.from).map_or(0, |peer| peer.heard).max(self.engine.base());
+            let answer = Control::Heard(heard).encode();
+            let _ = self.links.send(event.from, CHANNEL_CONTROL, answer);
+            return Step::default();
+        }
         let step = self.engine.handle(event.from, event.frame.clone());
         if step.changed
             && let Some(epoch) = epoch_of(&event.frame)
@@ -249,15 +256,9 @@ impl Core {
 
     fn on_control(&mut self, event: &LinkEvent) {
         event.accept();
-        let base = self.engine.base();
         let Some(peer) = self.peers.get_mut(&event.from) else { return };
         match Control::decode(event.frame.clone()) {
             Ok(Control::Next(epoch)) => peer.outbox.announce(epoch),
-            Ok(Control::AskHeard) => {
-                // Of forgotten epochs, anything may have been heard.
-                let heard = Control::Heard(peer.heard.max(base));
-                let _ = self.links.send(event.from, CHANNEL_CONTROL, heard.encode());
-            }
             Ok(Control::Heard(epoch)) => peer.answered = Some(epoch),
             Err(_) => self.fault(event.from, FaultKind::Malformed),
         }
@@ -290,9 +291,9 @@ impl Core {
         let links = self.links.status();
         for (id, peer) in &mut self.peers {
             let connects = links.get(id).filter(|link| link.connected).map(|link| link.connects);
-            if peer.answered.is_none() && connects.is_some() && peer.asked != connects {
+            let ask = peer.answered.is_none() && connects.is_some() && peer.asked != connects;
+            if ask && self.links.send(*id, CHANNEL_CONSENSUS, ASK_HEARD).is_ok() {
                 peer.asked = connects;
-                let _ = self.links.send(*id, CHANNEL_CONTROL, Control::AskHeard.encode());
             }
         }
         let answers: Vec<u64> = self.peers.values().filter_map(|peer| peer.answered).collect();
