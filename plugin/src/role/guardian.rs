@@ -1,0 +1,55 @@
+//! The guardian: chain, fees and the key at rest all come from lightningd.
+
+use std::sync::Arc;
+
+use federation_guardian::{Guardian, GuardianConfig, SealingKey};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::cln::ClnChain;
+use crate::cln::rpc::{CallError, Rpc, text, unreadable};
+use crate::options::{GuardianOptions, Options};
+use crate::role::Role;
+
+/// What lightningd derives the key from. Another text would be another key: secrets at rest could not be read.
+const SECRET_NAME: &str = "cln-federation guardian";
+
+/// Starts the guardian, and notes when it ends.
+pub async fn run(role: Arc<Role<Guardian>>, options: Options, guardian: GuardianOptions, rpc: Rpc) {
+    let started = match sealing_key(&rpc).await {
+        Ok(key) => {
+            let config = GuardianConfig {
+                data_dir: options.data_dir.join("guardian"),
+                store_url: guardian.store_url,
+                api_bind: guardian.api_bind,
+                api_url: guardian.api_url,
+                link_bind: guardian.link_bind,
+                link_address: guardian.link_address,
+                network: options.network,
+            };
+            Guardian::start(config, key, Arc::new(ClnChain::new(rpc)))
+                .await
+                .map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match started {
+        Ok(running) => {
+            role.running(running.clone());
+            role.failed(running.stopped().await);
+        }
+        Err(reason) => {
+            tracing::error!("the guardian does not start: {reason}");
+            role.failed(reason);
+        }
+    }
+}
+
+/// From `makesecret`: nothing to configure, and nothing in `listconfigs`. It dies with `hsm_secret`.
+async fn sealing_key(rpc: &Rpc) -> Result<SealingKey, CallError> {
+    let answer = rpc.call("makesecret", json!({ "string": SECRET_NAME })).await?;
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text("makesecret", &answer, "secret")?, key.as_mut_slice())
+        .map_err(|_| unreadable("makesecret", "secret"))?;
+    Ok(SealingKey::new(key))
+}
