@@ -35,7 +35,7 @@ pub use body::{DepositInput, Item, Outcome, Quote, WithdrawalOutput};
 pub use config::{ConfigError, WalletConfig, WalletParams, WalletSecret};
 pub use descriptor::{Descriptor, Tweak};
 #[cfg(feature = "server")]
-pub use server::Wallet;
+pub use server::{Wallet, WalletError};
 
 /// The kind of this module, and the name of its API: `/v1/modules/wallet/…`.
 pub const KIND: &str = "wallet";

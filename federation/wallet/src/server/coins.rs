@@ -131,8 +131,12 @@ mod tests {
     const WEIGHTS: Weights = Weights { input: 540, change: 172 };
 
     fn coins(amounts: &[u64]) -> Vec<KeyedCoin> {
-        let coin = |amount_sat| Coin { amount_sat, tweak: Tweak::Change([0; 32]) };
-        let mut coins: Vec<_> = (0u8..).zip(amounts).map(|(i, amount)| ([i; 36], coin(*amount))).collect();
+        let mut coins = Vec::new();
+        for (i, amount_sat) in amounts.iter().copied().enumerate() {
+            let mut key = [0; 36];
+            key[..8].copy_from_slice(&i.to_be_bytes());
+            coins.push((key, Coin { amount_sat, tweak: Tweak::Change([0; 32]) }));
+        }
         sort(&mut coins);
         coins
     }

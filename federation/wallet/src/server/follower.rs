@@ -91,7 +91,8 @@ impl Follower {
     /// finality below it a reorganisation may have happened meanwhile.
     pub async fn new(wallet: &Wallet, state: &NamespacedReader) -> Result<Self, DbError> {
         let open = wallet.next_height(last_final(state).await?);
-        let scanned = wallet.watch.scanned().await?.map_or(wallet.config.birthday, |height| height + 1);
+        let scanned =
+            wallet.watch.scanned().await?.map_or(wallet.config.birthday, |height| height.saturating_add(1));
         let oldest = wallet.view().active.values().map(|pending| pending.made_at).min();
         let from =
             open.min(scanned).saturating_sub(wallet.config.params.finality).min(oldest.unwrap_or(u32::MAX));
@@ -171,7 +172,7 @@ impl Follower {
                 self.step_back(wallet).await?;
                 continue;
             }
-            let note = self.next == tip.height || self.next % NOTE_EVERY == 0;
+            let note = self.next == tip.height || self.next.is_multiple_of(NOTE_EVERY);
             scan(wallet, &block, self.next, note).await?;
             wallet.view().headers.insert(self.next, block.header);
             self.next += 1;

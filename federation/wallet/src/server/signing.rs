@@ -158,7 +158,7 @@ impl Wallet {
         let Some(active) = ACTIVE.get(db, &key).await? else { return Err(unknown(txid)) };
         proof.check().map_err(|error| ModuleError::refused("bad_proof", error.to_string()))?;
         let header = HEADERS.get(db, &proof.height).await?;
-        if !header.is_some_and(|header| header.hash() == proof.block_hash()) {
+        if header.is_none_or(|header| header.hash() != proof.block_hash()) {
             return Err(ModuleError::refused("wrong_block", "the proof is for a block that is not final"));
         }
         if let Some(change) = active.change {

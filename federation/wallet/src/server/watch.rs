@@ -22,9 +22,12 @@ pub(super) const MAX_KEYS: usize = 100_000;
 const MAX_SHOWN: usize = 100;
 const PREFIX: &[u8] = b"wallet-local/";
 
+/// A deposit key, and the outpoint that pays to it.
+type Place = ([u8; 32], [u8; 36]);
+
 const KEYS: Table<[u8; 32], Program> = Table::new(1, "registered deposit keys");
-const FOUND: Table<([u8; 32], [u8; 36]), Found> = Table::new(2, "deposits seen");
-const FOUND_AT: Table<(u32, ([u8; 32], [u8; 36])), ()> = Table::new(3, "deposits by height");
+const FOUND: Table<Place, Found> = Table::new(2, "deposits seen");
+const FOUND_AT: Table<(u32, Place), ()> = Table::new(3, "deposits by height");
 const SCANNED: Table<(), u32> = Table::new(4, "scanned height");
 
 /// A deposit in a block.

@@ -229,8 +229,12 @@ impl Wallet {
             None => None,
         };
         outputs.sort_unstable_by(|a, b| (a.value, &a.script_pubkey).cmp(&(b.value, &b.script_pubkey)));
+        // By the amount too: a user may have guessed the script and withdrawn to it.
+        let is_change = |output: &TxOut, coin: &Coin| {
+            output.script_pubkey == change_script && output.value.to_sat() == coin.amount_sat
+        };
         let change = change_coin.and_then(|coin| {
-            let vout = outputs.iter().position(|output| output.script_pubkey == change_script)?;
+            let vout = outputs.iter().position(|output| is_change(output, &coin))?;
             Some(Change { vout: u32::try_from(vout).ok()?, coin })
         });
         let transaction = Transaction {

@@ -137,3 +137,20 @@ async fn requests_that_make_no_sense_have_their_own_errors() {
     );
     assert!(guardian.call("status", &[]).await.unwrap()["watched_keys"].is_number());
 }
+
+#[tokio::test]
+async fn a_restart_goes_on_where_the_last_run_ended() {
+    let mut federation = Federation::new(1, 2).await;
+    let key = key(1);
+    federation.register(&key).await;
+    federation.mine(Vec::new()).await;
+    federation.chain.stop(true);
+    let payment = federation.pay(1, &key, 50_000);
+    federation.chain.mine(vec![payment]);
+    federation.guardians[0].restart().await;
+    assert_eq!(federation.guardians[0].deposits(&key).await.deposits.len(), 0);
+    federation.chain.stop(false);
+    federation.mine(Vec::new()).await;
+    let claim = federation.claim(&key).await;
+    assert!(federation.epoch(&[claim]).await[0].is_ok());
+}

@@ -9,7 +9,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use bitcoin::{Amount as Satoshis, Block, BlockHash, Network, ScriptBuf, Transaction, TxOut};
 use federation_core::api::{ApiError, ApiRequest, Method};
-use federation_core::db::{Database, Namespaced, NamespacedReader, Reader};
+use federation_core::db::{Database, Namespaced, NamespacedReader};
 use federation_core::encoding::{decode, encode};
 use federation_core::module::{Epoch, ModuleError, ServerModule, Value};
 use federation_core::{FederationId, OutPoint, PeerId, TxId};
@@ -139,6 +139,22 @@ impl Guardian {
             Method::Post => (BTreeMap::new(), json!(parameters)),
         };
         (route.handler)(ApiRequest { query, body, db: self.state() }).await
+    }
+
+    /// Ends the module and starts a new one on the same database.
+    pub async fn restart(&mut self) {
+        let old = &self.wallet;
+        let wallet = Wallet::new(
+            old.config.clone(),
+            old.secret.clone(),
+            old.us,
+            FEDERATION,
+            Arc::new(self.chain.clone()),
+            Arc::clone(&self.db),
+            Arc::new(|| {}),
+        );
+        self.wallet = wallet.await.unwrap();
+        self.wallet.start(self.state()).await.unwrap();
     }
 
     pub async fn deposits(&self, key: &Keypair) -> DepositsStatus {

@@ -189,3 +189,51 @@ async fn everything_can_be_withdrawn() {
     assert_eq!(transaction.input.len(), 5);
     assert_eq!(federation.equity().await, 0);
 }
+
+#[tokio::test]
+async fn a_withdrawal_to_the_change_script_is_not_taken_for_the_change() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.deposit(1, 100_000).await;
+    let fee = federation.quote(ADDRESS, 20_000).await.unwrap().fee_sat;
+    // The number of the transaction that is to come: the withdrawal itself takes 0.
+    let wallet = &federation.guardians[0].wallet;
+    let tag = federation_core::encoding::tagged_hash(
+        "cln-federation/wallet/change-number",
+        &[&wallet.federation.0, &1u64.to_be_bytes()],
+    );
+    let script = wallet.descriptor.script(&crate::Tweak::Change(tag)).unwrap();
+    let (_, mut part) = federation.withdrawal(ADDRESS, 20_000, 2 * fee);
+    if let Part::Withdraw(_, output) = &mut part {
+        output.script = script.clone();
+    }
+    federation.epoch(&[part]).await.remove(0).unwrap();
+    federation.epoch(&[]).await;
+    let transaction = broadcast(&federation).await;
+    assert!(transaction.output.iter().all(|output| output.script_pubkey == script));
+    let change = transaction.output.iter().map(|output| output.value.to_sat()).max().unwrap();
+    let guardian = &federation.guardians[0];
+    let audit = guardian.wallet.audit(&guardian.state()).await.unwrap();
+    assert_eq!(audit[1].amount_msat, change as i64 * 1000);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_mined_while_all_were_down_is_found() {
+    let mut federation = Federation::new(4, 1).await;
+    federation.deposit(1, 100_000).await;
+    let fee = federation.quote(ADDRESS, 20_000).await.unwrap().fee_sat;
+    let (_, part) = federation.withdrawal(ADDRESS, 20_000, fee);
+    federation.epoch(&[part]).await;
+    federation.epoch(&[]).await;
+    broadcast(&federation).await;
+    federation.chain.stop(true);
+    federation.chain.mine_empty(30);
+    for guardian in &mut federation.guardians {
+        guardian.restart().await;
+    }
+    federation.chain.stop(false);
+    federation.synced().await;
+    federation.epoch(&[]).await;
+    federation.epoch(&[]).await;
+    let status = federation.guardians[0].call("status", &[]).await.unwrap();
+    assert_eq!((&status["coins"], &status["transactions_unconfirmed"]), (&1.into(), &0.into()));
+}
