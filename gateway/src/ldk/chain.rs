@@ -254,6 +254,8 @@ impl Fees {
                 ConfirmationTarget::MaximumFeeEstimate => rate.saturating_mul(2).max(fallback),
                 // A lower demand than the estimate's, for the same reason.
                 ConfirmationTarget::MinAllowedNonAnchorChannelRemoteFee => rate / 2,
+                // Whatever the network relays: anchors can be bumped.
+                ConfirmationTarget::MinAllowedAnchorChannelRemoteFee => fallback,
                 _ => rate,
             };
             lock(&self.rates).insert(target, rate.max(FEERATE_FLOOR_SATS_PER_KW));

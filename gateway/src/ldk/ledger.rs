@@ -106,7 +106,10 @@ impl Ledger {
 
     /// Stops the node for good because something went wrong.
     pub fn fail(&self, reason: String) -> LdkError {
-        tracing::error!(reason, "the Lightning node stops");
+        // What fails because the node has stopped is no news.
+        if self.failure().is_none() {
+            tracing::error!(reason, "the Lightning node stops");
+        }
         self.close(&reason);
         LdkError::Stopped(reason)
     }

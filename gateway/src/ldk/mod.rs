@@ -4,13 +4,13 @@
 //!
 //! LDK as usually run writes each channel monitor at once and the channel manager a little later.
 //! A process that is killed in between finds a monitor ahead of its manager at the next start,
-//! and force-closes the channel. Here both go to disk in **one atomic commit** ([`ledger`]),
+//! and force-closes the channel. Here both go to disk in **one atomic commit** (`ledger`),
 //! together with the node's own tables (payments, held payments, the on-chain wallet), and what
 //! follows from a state leaves only after its commit:
 //!
-//! - messages to peers ([`gate`]),
-//! - transactions to the network ([`chain`]),
-//! - events, and so the answers to callers ([`events`]).
+//! - messages to peers (`gate`),
+//! - transactions to the network (`chain`),
+//! - events, and so the answers to callers (`events`).
 //!
 //! Whenever the process dies, the next start finds the last commit, and nobody outside has ever
 //! seen more. A payment that is `started` in the table but unknown to LDK at a start was never
@@ -22,8 +22,8 @@
 //!              └──────────── gate ◀────────────────────────────┘
 //! ```
 //!
-//! Read on in this order: [`log`], [`ledger`], [`gate`], [`chain`], [`wallet`], [`payments`],
-//! [`held`], [`events`], [`start`], [`channels`], [`node`].
+//! Read on in this order: `log`, `ledger`, `gate`, `chain`, `wallet`, `payments`,
+//! `held`, `events`, `start`, `channels`, `node`.
 
 mod builder;
 mod chain;

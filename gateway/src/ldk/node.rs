@@ -232,7 +232,8 @@ impl LightningNode for LdkNode {
             return Err(NodeError::WrongPreimage(payment_hash));
         }
         let parts = &self.parts;
-        let height = *parts.height.borrow();
+        // LDK's own: it fails the HTLCs while it handles the block of their deadline.
+        let height = parts.manager.current_best_block().height;
         let mut changes = parts.held.changes();
         let row = parts.held.change(&payment_hash, |row| {
             if matches!(row.state, State::Held { deadline, .. } if height < deadline) {

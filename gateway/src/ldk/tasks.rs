@@ -178,31 +178,29 @@ async fn broadcast(parts: Arc<Parts>, mut queue: mpsc::UnboundedReceiver<Vec<Tra
         if parts.ledger.commit(Batch::new()).is_err() {
             return;
         }
-        for tx in &txs {
-            if let Err(error) = parts.wallet.seen(tx) {
-                tracing::error!(%error, "the on-chain wallet did not take note of a transaction");
-            }
-        }
         // Until Bitcoin Core answers; what it refuses LDK brings again, with a higher fee.
-        loop {
-            let sent = match txs.as_slice() {
-                [tx] => parts.bitcoind.send_transaction(tx).await,
-                txs => parts.bitcoind.send_package(txs).await,
-            };
-            match sent {
-                Ok(None) => break,
-                Ok(Some(reason)) => {
-                    let txids: Vec<_> = txs.iter().map(Transaction::compute_txid).collect();
-                    tracing::warn!(?txids, reason, "not broadcast");
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a transaction waits");
-                    tokio::time::sleep(parts.config.poll_interval()).await;
-                }
+        while let Err(error) = send(&parts, &txs).await {
+            if parts.ledger.failure().is_some() {
+                return;
             }
+            tracing::warn!(%error, "a transaction waits");
+            tokio::time::sleep(parts.config.poll_interval()).await;
         }
     }
+}
+
+/// Sends transactions that belong together, and lets the wallet take note of what was accepted.
+async fn send(parts: &Parts, txs: &[Transaction]) -> Result<(), LdkError> {
+    // A package may be refused for a parent that is there already: then one by one.
+    let package = txs.len() > 1 && parts.bitcoind.send_package(txs).await?.is_none();
+    for tx in txs {
+        let refused = if package { None } else { parts.bitcoind.send_transaction(tx).await? };
+        match refused {
+            None => parts.wallet.seen(tx)?,
+            Some(reason) => tracing::warn!(txid = %tx.compute_txid(), reason, "not broadcast"),
+        }
+    }
+    Ok(())
 }
 
 /// Takes connections from peers.
