@@ -1,130 +1,292 @@
-//! The wallet of one user in one federation.
+//! The wallet of one user in one federation: opening, and what everything else is built on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
 use borsh::BorshDeserialize;
 use federation_core::config::ConsensusConfig;
-use federation_core::db::Database;
-use federation_core::invite::InviteCode;
-use federation_core::module::Value;
-use federation_core::{Amount, FederationId, Input, OutPoint, Output, TxId};
+use federation_core::db::{Database, Reader};
+use federation_core::encoding::decode;
+use federation_core::module::{MAX_BODY, Value};
+use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, TxId};
+use federation_lightning::LightningConfig;
+use federation_mint::MintConfig;
+use federation_mint::client::Deriver;
+use federation_wallet::WalletConfig;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, watch};
+use zeroize::Zeroizing;
 
-use crate::{ClientError, Result};
+use crate::api::{FederationApi, Request};
+use crate::engine::Plan;
+use crate::store::{NOTES, OPEN, OpId, RESERVED, UNFINISHED};
+use crate::tasks::{Running, Tasks, Troubles};
+use crate::{ClientError, Result, words};
 
-/// Twelve BIP-39 words; wiped when dropped.
-#[derive(Clone)]
-pub struct Words(zeroize::Zeroizing<String>);
+/// A module of the federation as a client knows it.
+pub(crate) struct Module<C> {
+    pub id: ModuleId,
+    pub config: C,
+}
 
-impl Words {
-    /// Twelve fresh words.
-    pub fn generate() -> Result<Self> {
-        Err(stub())
-    }
-    /// Words typed by a person.
-    pub fn parse(text: &str) -> Result<Self> {
-        let _ = text;
-        Err(stub())
+impl<C: BorshDeserialize> Module<C> {
+    fn of(config: &ConsensusConfig, kind: &'static str) -> Result<Self> {
+        let (id, config) = config.module_config(kind).ok_or(ClientError::NoModule(kind))?;
+        Ok(Self { id, config })
     }
 }
 
-/// A wallet; clones are cheap and share everything.
+pub(crate) struct Inner {
+    pub db: Arc<dyn Database>,
+    pub api: FederationApi,
+    pub config: ConsensusConfig,
+    pub federation: FederationId,
+    pub seed: Zeroizing<[u8; 64]>,
+    pub deriver: Deriver,
+    pub mint: Module<MintConfig>,
+    pub wallet: Module<WalletConfig>,
+    pub lightning: Module<LightningConfig>,
+    /// Held from choosing notes to the commit that reserves them, and by every other commit.
+    pub money: Mutex<()>,
+    /// Held while a payment is written down, so that an invoice has one at a time.
+    pub paying: Mutex<()>,
+    /// Counts commits, for those who wait.
+    pub changes: watch::Sender<u64>,
+    /// Transactions that are being driven.
+    pub drivers: Running,
+    /// Operations that are being driven.
+    pub flows: Running,
+    pub troubles: Troubles,
+    tasks: Weak<Tasks>,
+}
+
+/// A wallet; clones are cheap and share everything. Its background tasks end with the last clone; what they were at goes on
+/// when the wallet is opened again.
 #[derive(Clone)]
 pub struct Client {
-    _inner: Arc<()>,
-}
-
-fn stub() -> ClientError {
-    ClientError::Internal("not written yet".to_owned())
+    pub(crate) inner: Arc<Inner>,
+    /// `None` in the tasks themselves: they must not keep themselves alive.
+    tasks: Option<Arc<Tasks>>,
 }
 
 impl Client {
-    /// Joins a federation: fetches its configuration, checks it against the invite's id, saves it into `db` and opens
-    /// the wallet. Joining the same federation again just opens it. Every key is derived from the words and the federation.
-    pub async fn join(_db: Arc<dyn Database>, _words: &Words, _invite: &InviteCode) -> Result<Self> {
-        Err(stub())
+    /// Puts a wallet together; nothing runs yet.
+    pub(crate) fn assemble(
+        db: Arc<dyn Database>,
+        api: FederationApi,
+        config: ConsensusConfig,
+        seed: Zeroizing<[u8; 64]>,
+    ) -> Result<Self> {
+        let federation = config.id();
+        let tasks = Arc::new(Tasks::default());
+        let inner = Inner {
+            db,
+            api,
+            federation,
+            deriver: Deriver::new(&seed, federation),
+            seed,
+            mint: Module::of(&config, federation_mint::KIND)?,
+            wallet: Module::of(&config, federation_wallet::KIND)?,
+            lightning: Module::of(&config, federation_lightning::KIND)?,
+            config,
+            money: Mutex::default(),
+            paying: Mutex::default(),
+            changes: watch::channel(0).0,
+            drivers: Running::default(),
+            flows: Running::default(),
+            troubles: Troubles::default(),
+            tasks: Arc::downgrade(&tasks),
+        };
+        Ok(Self { inner: Arc::new(inner), tasks: Some(tasks) })
     }
 
-    /// Opens the wallet in `db`, which has joined before, and goes on with everything that is unfinished.
-    pub async fn open(_db: Arc<dyn Database>, _words: &Words) -> Result<Self> {
-        Err(stub())
+    /// Goes on with everything that is unfinished; done by [`open`](Self::open).
+    pub(crate) async fn resume(&self) -> Result<()> {
+        for (op, ()) in UNFINISHED.all(self.db()).await? {
+            self.spawn_driver(op);
+        }
+        for (op, ()) in OPEN.all(self.db()).await? {
+            self.spawn_flow(op);
+        }
+        Ok(())
+    }
+
+    /// The same wallet for one of its own tasks.
+    pub(crate) fn for_task(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), tasks: None }
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = self.tasks.clone().or_else(|| self.inner.tasks.upgrade()) {
+            tasks.spawn(task);
+        }
+    }
+
+    /// The committed state.
+    pub(crate) fn db(&self) -> &dyn Reader {
+        &*self.inner.db
+    }
+
+    /// Wakes whoever waits for something in the database.
+    pub(crate) fn touch(&self) {
+        self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// The federation's id.
     pub fn federation_id(&self) -> FederationId {
-        FederationId([0; 32])
+        self.inner.federation
     }
 
     /// The verified configuration.
     pub fn config(&self) -> &ConsensusConfig {
-        unreachable!()
+        &self.inner.config
+    }
+
+    /// The mint's instance and configuration.
+    pub fn mint(&self) -> (ModuleId, &MintConfig) {
+        (self.inner.mint.id, &self.inner.mint.config)
+    }
+
+    /// The wallet module's instance and configuration.
+    pub fn wallet(&self) -> (ModuleId, &WalletConfig) {
+        (self.inner.wallet.id, &self.inner.wallet.config)
+    }
+
+    /// The lightning module's instance and configuration.
+    pub fn lightning(&self) -> (ModuleId, &LightningConfig) {
+        (self.inner.lightning.id, &self.inner.lightning.config)
+    }
+
+    /// The guardians' APIs.
+    pub fn api(&self) -> &FederationApi {
+        &self.inner.api
     }
 
     /// What can be spent now: notes that are in no unfinished operation.
+    ///
+    /// # Errors
+    /// [`ClientError::Db`].
     pub async fn balance(&self) -> Result<Amount> {
-        Err(stub())
+        let notes = NOTES.all(self.db()).await?;
+        total(notes.iter().map(|(_, held)| held.denomination.amount()))
+    }
+
+    /// What is on its way back into the balance: notes of our own transactions that are not decided yet. If such a
+    /// transaction is refused, what it spends comes back instead ([`reserved`](Self::reserved)).
+    ///
+    /// # Errors
+    /// [`ClientError::Db`].
+    pub async fn incoming(&self) -> Result<Amount> {
+        let mut incoming = Vec::new();
+        for (op, ()) in UNFINISHED.all(self.db()).await? {
+            let record = crate::store::TRANSACTIONS.get(self.db(), &op).await?;
+            incoming.extend(record.iter().flat_map(|r| &r.issues).map(|issue| issue.denomination.amount()));
+        }
+        total(incoming)
+    }
+
+    /// What undecided transactions spend.
+    ///
+    /// # Errors
+    /// [`ClientError::Db`].
+    pub async fn reserved(&self) -> Result<Amount> {
+        let notes = RESERVED.all(self.db()).await?;
+        total(notes.iter().map(|(_, held)| held.denomination.amount()))
     }
 
     /// Makes one transaction of `inputs`, own notes as needed, `outputs`, and change into own notes; returns when the
-    /// federation has accepted it.
+    /// federation has accepted it. The change comes into the balance about an epoch later: [`settled`](Self::settled).
     ///
     /// `operation_id` is the caller's idempotency key: a second call with the same one (after a crash too) makes nothing
     /// new, whatever the other arguments, and returns the same txid or the same refusal. The caller's outputs are the
     /// transaction's first ones, in the order given, so that `outputs[i]` is output `i`. `inputs` may be worth more than
-    /// `outputs`: all that is left becomes notes (claiming a contract is an input and no output). Each [`Value`] is what the
-    /// module will say: amount, and fee on top.
+    /// `outputs`: all that is left becomes notes (claiming a contract is an input and no output). Each [`Value`] is what
+    /// the module will say: amount, and fee on top.
     ///
     /// # Errors
     /// [`ClientError::Rejected`]: refused for good, own notes are free again; a new try needs a new `operation_id`.
-    /// [`ClientError::InsufficientFunds`], [`ClientError::TooManyNotes`]: nothing was written.
-    /// [`ClientError::Unreachable`]: it is saved and goes on by itself, at the latest when the wallet is opened again; call again to wait.
+    /// [`ClientError::InsufficientFunds`], [`ClientError::TooManyNotes`], [`ClientError::BelowFees`]: nothing was written.
+    /// [`ClientError::Unreachable`]: it is saved and goes on by itself, at the latest when the wallet is opened again; call
+    /// again to wait.
     pub async fn transact(
         &self,
-        _operation_id: [u8; 32],
-        _inputs: Vec<(Input, Keypair, Value)>,
-        _outputs: Vec<(Output, Value)>,
+        operation_id: OpId,
+        inputs: Vec<(Input, Keypair, Value)>,
+        outputs: Vec<(Output, Value)>,
     ) -> Result<TxId> {
-        Err(stub())
+        self.begin(Plan::new(operation_id, inputs, outputs), |_, _| Ok(())).await?;
+        Ok(self.wait_transaction(operation_id, false).await?.txid)
     }
 
-    /// The transaction of an operation that [`transact`](Self::transact) was called for, whatever its state; `None`: never begun.
-    pub async fn transaction(&self, _operation_id: [u8; 32]) -> Result<Option<TxId>> {
-        Err(stub())
-    }
-
-    /// Waits until all change of an operation is in the balance (the acceptance comes an epoch earlier).
-    pub async fn settled(&self, _operation_id: [u8; 32]) -> Result<()> {
-        Err(stub())
+    /// Waits until all notes of an operation are in the balance.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub async fn settled(&self, operation_id: OpId) -> Result<()> {
+        self.wait_transaction(operation_id, true).await.map(|_| ())
     }
 
     /// What became of an output, as f + 1 guardians say: its module's outcome type. `None`: not yet, after `wait`.
-    pub async fn outcome<T: BorshDeserialize>(
-        &self,
-        _point: OutPoint,
-        _wait: Duration,
-    ) -> Result<Option<T>> {
-        Err(stub())
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`], [`ClientError::Disagreement`], [`ClientError::BadAnswer`].
+    pub async fn outcome<T: BorshDeserialize>(&self, point: OutPoint, wait: Duration) -> Result<Option<T>> {
+        let Some(bytes) = self.inner.api.outcome(point, wait).await? else { return Ok(None) };
+        let outcome = decode(&bytes, MAX_BODY);
+        outcome.map(Some).map_err(|error| ClientError::BadAnswer {
+            from: "the federation".to_owned(),
+            reason: error.to_string(),
+        })
     }
 
-    /// The JSON that f + 1 guardians give for `GET /v1/modules/{kind}/{path}?{query}`.
-    pub async fn module_get<T: serde::de::DeserializeOwned>(
+    /// The JSON that f + 1 guardians give alike for `GET /v1/modules/{kind}/{path}?{query}`, read as `T`, the fields that
+    /// must be equal.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if f + 1 refuse with the same code; [`ClientError::Unreachable`],
+    /// [`ClientError::Disagreement`].
+    pub async fn module_get<T: DeserializeOwned + PartialEq>(
         &self,
-        _kind: &str,
-        _path: &str,
-        _query: &[(&str, String)],
+        kind: &str,
+        path: &str,
+        query: &[(&str, String)],
+        wait: Duration,
     ) -> Result<T> {
-        Err(stub())
+        let request = Request::module_get(kind, path, query);
+        self.inner.api.agreed(&request, wait, |value| serde_json::from_value(value).ok()).await
     }
 
-    /// Hands the same body to every guardian's `POST /v1/modules/{kind}/{path}`; good when `n − f` took it.
-    pub async fn module_post_all(&self, _kind: &str, _path: &str, _body: &serde_json::Value) -> Result<()> {
-        Err(stub())
+    /// Hands the same body to every guardian's `POST /v1/modules/{kind}/{path}`; good when n − f took it.
+    ///
+    /// # Errors
+    /// The refusal or failure of one of those that did not.
+    pub async fn module_post_all(&self, kind: &str, path: &str, body: &serde_json::Value) -> Result<()> {
+        let request = Request::module_post(kind, path, body.clone());
+        let answers = self.inner.api.all(&request, Duration::ZERO).await;
+        let taken = answers.values().filter(|answer| answer.is_ok()).count();
+        if taken >= self.inner.config.threshold() {
+            return Ok(());
+        }
+        let error = answers.into_values().find_map(Result::err);
+        Err(error.map_or_else(|| ClientError::Unreachable("there are no guardians".to_owned()), Into::into))
     }
 
-    /// A secret key of the wallet for a purpose of the caller, from the words: `purpose` names the use, `index` counts within it.
-    /// Derived by HKDF-SHA256 separately from all keys of the wallet's own.
-    pub fn derive_key(&self, _purpose: &str, _index: u64) -> Result<Keypair> {
-        Err(stub())
+    /// A secret key for a purpose of the caller's own, from the words: `purpose` names the use, `index` counts within it.
+    /// Apart from all keys of the wallet itself, and for each federation.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn derive_key(&self, purpose: &str, index: u64) -> Result<Keypair> {
+        words::derive_key(&self.inner.seed, self.inner.federation, purpose, index)
     }
+
+    /// The keys of contracts.
+    pub fn lightning_keys(&self) -> federation_lightning::client::LightningKeys {
+        federation_lightning::client::LightningKeys::new(&self.inner.seed, self.inner.federation)
+    }
+}
+
+fn total(amounts: impl IntoIterator<Item = Amount>) -> Result<Amount> {
+    Amount::checked_sum(amounts).ok_or(ClientError::AmountTooLarge)
 }

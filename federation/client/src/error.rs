@@ -121,7 +121,7 @@ pub enum ClientError {
     #[error("this wallet paid this invoice already; `ecash history` shows it with its preimage")]
     InvoicePaid,
     /// The federation has no gateway that answers.
-    #[error("no gateway of the federation answers{0}: your notes are still here; try again later")]
+    #[error("there is no gateway{0}: your notes are still here; try again later")]
     NoGateway(String),
     /// The chosen gateway does not answer.
     #[error("the gateway {url} does not answer ({reason}): try again later, or choose another one of `ecash gateways`")]
@@ -143,8 +143,8 @@ pub enum ClientError {
     #[error("the payment failed: {0}. Your money is back in the wallet")]
     PaymentFailed(String),
     /// The payment's result is not known yet.
-    #[error("the payment is still under way: it goes on by itself, `ecash history` shows its result")]
-    PaymentPending,
+    #[error("the payment is still under way ({0}): it goes on at every start of ecash, and ends paid or with the money back; `ecash history` shows which")]
+    PaymentPending(String),
     /// An incoming payment that came to nothing.
     #[error("nobody paid the invoice before it expired")]
     NotPaid,
@@ -206,7 +206,7 @@ impl ClientError {
             Self::GatewayDown { .. } => "gateway_down",
             Self::GatewayFalse { .. } => "gateway_false",
             Self::PaymentFailed(_) => "payment_failed",
-            Self::PaymentPending => "payment_pending",
+            Self::PaymentPending(_) => "payment_pending",
             Self::NotPaid => "not_paid",
             Self::BadAddress(_) => "bad_address",
             Self::FeeTooHigh { .. } => "fee_too_high",

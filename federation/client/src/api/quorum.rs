@@ -206,6 +206,29 @@ impl FederationApi {
         }
     }
 
+    /// The good answers of `count` guardians; of fewer if the others do not answer.
+    ///
+    /// # Errors
+    /// As [`any`](Self::any), if there is no good answer at all.
+    pub async fn some(&self, request: &Request, count: usize) -> Result<Vec<Value>> {
+        let mut tally = Refusals::new(self.max_faulty());
+        let mut answers = Vec::new();
+        let enough = self
+            .gather(request, Duration::ZERO, count, |_, answer| match answer {
+                Ok(value) => {
+                    answers.push(value);
+                    if answers.len() >= count { Step::Done(Ok(())) } else { Step::Counted }
+                }
+                Err(error) => tally.add(error),
+            })
+            .await;
+        match enough {
+            _ if !answers.is_empty() => Ok(answers),
+            Some(Err(error)) => Err(error),
+            _ => Err(tally.unreachable()),
+        }
+    }
+
     /// Asks everybody; the answers by guardian.
     pub async fn all(&self, request: &Request, wait: Duration) -> BTreeMap<PeerId, Answer> {
         let asked = self.peers.iter().map(|(peer, url)| async move {

@@ -69,27 +69,6 @@ impl FederationApi {
         }
     }
 
-    /// What one guardian says about a transaction, after at most `wait`; with `ready`, not before all its outputs are.
-    /// `None`: it doesn't know it.
-    pub async fn status_of(
-        &self,
-        peer: PeerId,
-        txid: TxId,
-        ready: bool,
-        wait: Duration,
-    ) -> Result<Option<TransactionResponse>, CallError> {
-        let until = if ready { "ready" } else { "decided" };
-        let request = Request::get(format!("/v1/transactions/{txid}?wait={}&until={until}", seconds(wait)));
-        match self.one(peer, &request, wait).await {
-            Ok(value) => match parse::<TransactionResponse>(value) {
-                Some(response) if response.txid == txid => Ok(Some(response)),
-                _ => Err(CallError::Down(format!("guardian {peer}'s answer cannot be read"))),
-            },
-            Err(CallError::Refused { status: 404, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The first guardian's word that a transaction is decided (with `ready`: that all its outputs are ready too), after at most
     /// `wait`; `None`: not yet. One guardian's word: a rejection is to be confirmed by [`decision`](Self::decision), a
     /// signature by its check.
@@ -157,15 +136,30 @@ impl FederationApi {
         .await
     }
 
-    /// What one guardian says about an output.
-    pub async fn outcome_of(&self, peer: PeerId, point: OutPoint, wait: Duration) -> Result<Option<Vec<u8>>, CallError> {
+    /// Waits until one guardian says that an output is ready, or the time is over.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`].
+    pub async fn wait_ready(&self, point: OutPoint, wait: Duration) -> Result<()> {
         let request =
             Request::get(format!("/v1/outcomes/{}/{}?wait={}", point.txid, point.index, seconds(wait)));
-        match self.one(peer, &request, wait).await.map(parse::<OutputStatus>) {
-            Ok(Some(OutputStatus::Ready { bytes, .. })) => Ok(Some(bytes)),
-            Ok(Some(OutputStatus::Pending)) | Err(CallError::Refused { status: 404, .. }) => Ok(None),
-            Ok(None) => Err(CallError::Down(format!("guardian {peer}'s answer cannot be read"))),
-            Err(error) => Err(error),
+        let mut tally = Refusals::new(self.max_faulty());
+        let mut answered = false;
+        let found = self
+            .gather(&request, wait, 1, |_, answer| match answer.map(parse::<OutputStatus>) {
+                Ok(Some(OutputStatus::Ready { .. })) => Step::Done(Ok(())),
+                Ok(Some(OutputStatus::Pending)) | Err(CallError::Refused { status: 404, .. }) => {
+                    answered = true;
+                    Step::Counted
+                }
+                Ok(None) => Step::More,
+                Err(error) => tally.add(error),
+            })
+            .await;
+        match found {
+            Some(result) => result,
+            None if answered => Ok(()),
+            None => Err(tally.unreachable()),
         }
     }
 }
