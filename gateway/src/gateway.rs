@@ -235,9 +235,8 @@ impl Gateway {
     }
 
     async fn summary(&self, wallet: &WalletFederation) -> Result<FederationSummary, GatewayError> {
-        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let announced_until = announced.get(&wallet.id()).copied();
-        drop(announced);
+        let announced_until =
+            self.announced.lock().unwrap_or_else(PoisonError::into_inner).get(&wallet.id()).copied();
         Ok(FederationSummary {
             id: wallet.id(),
             name: wallet.name(),

@@ -36,7 +36,7 @@ pub(crate) fn load_or_create_token(dir: &Path) -> Result<Token, GatewayError> {
     }
     let mut bytes = Zeroizing::new([0; 32]);
     rand::thread_rng().fill_bytes(bytes.as_mut());
-    let token = Zeroizing::new(hex::encode(bytes.as_ref()));
+    let token = Zeroizing::new(hex::encode(bytes.as_slice()));
     let new = dir.join("admin-token.new");
     let mut file = OpenOptions::new()
         .write(true)
