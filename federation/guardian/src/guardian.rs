@@ -282,7 +282,6 @@ impl Guardian {
             .await
             .map_err(|e| GuardianError::KeyGeneration(e.to_string()))?;
         let outcome = self.generate_over(&links, &mut setup).await;
-        // The last round's message must reach the others, an abort's reason needn't.
         if outcome.is_err() {
             links.shutdown();
         }
@@ -298,12 +297,28 @@ impl Guardian {
         let (me, names) = keygen::numbers(setup);
         let exchange = LinkExchange { links: links.clone(), frames };
         let mut rounds = Rounds::new(exchange, me, names, keygen::session(setup), Arc::clone(&self.progress));
+        let made = self.make_keys(&mut rounds, setup).await;
+        if let Err(error) = &made {
+            rounds.abort(error).await;
+            // They may wait for hours otherwise; that they hear it is not worth more than some seconds.
+            links.drain(Duration::from_secs(5)).await;
+        }
+        made?;
+        *self.setup.lock().await = Some(setup.clone());
+        Ok(())
+    }
+
+    async fn make_keys(
+        &self,
+        rounds: &mut Rounds<LinkExchange>,
+        setup: &mut StoredSetup,
+    ) -> Result<(), GuardianError> {
         let mut output = None;
         let result = match setup.result.clone() {
             Some(result) => result,
             None => {
                 let tip = self.chain.tip().await.map_err(|error| GuardianError::Chain(error.to_string()))?;
-                let (result, secrets, made) = keygen::generate(&mut rounds, setup, tip.height).await?;
+                let (result, secrets, made) = keygen::generate(rounds, setup, tip.height).await?;
                 setup.secrets = secrets;
                 setup.result = Some(result.clone());
                 setup.save(&self.db, &self.key).await?;
@@ -311,13 +326,11 @@ impl Guardian {
                 result
             }
         };
-        keygen::confirm(&mut rounds, &result, output.as_ref()).await?;
+        keygen::confirm(rounds, &result, output.as_ref()).await?;
         if let Some(result) = &mut setup.result {
             result.confirmed = true;
         }
-        setup.save(&self.db, &self.key).await?;
-        *self.setup.lock().await = Some(setup.clone());
-        Ok(())
+        setup.save(&self.db, &self.key).await
     }
 
     fn link_config(&self, setup: &StoredSetup) -> Result<LinkConfig, GuardianError> {

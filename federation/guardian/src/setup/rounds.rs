@@ -13,6 +13,9 @@ use federation_core::encoding::{decode, encode};
 
 use crate::error::GuardianError;
 
+/// The round in which a guardian says why it has given up, so that the others do not wait for it.
+const ABORT: u8 = u8::MAX;
+
 /// The largest message of a round.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
@@ -91,6 +94,16 @@ impl<E: Exchange> Rounds<E> {
         }
     }
 
+    /// Tells the others why this guardian has given up.
+    pub async fn abort(&mut self, reason: &GuardianError) {
+        let n = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        for to in (0..n).filter(|to| *to != self.me) {
+            let frame =
+                RoundMessage { session: self.session, round: ABORT, body: reason.to_string().into_bytes() };
+            self.links.send(to, encode(&frame).into()).await;
+        }
+    }
+
     fn take(&mut self, from: u16, bytes: &[u8]) -> Result<(), GuardianError> {
         let fault =
             |what: &str| GuardianError::KeyGeneration(format!("guardian '{}' {what}", self.name(from)));
@@ -98,6 +111,11 @@ impl<E: Exchange> Rounds<E> {
             .map_err(|_| fault("sent a message that cannot be read: is it of the same version?"))?;
         if frame.session != self.session {
             return Err(fault("has other setup codes: compare the fingerprints"));
+        }
+        if frame.round == ABORT {
+            let reason: String =
+                String::from_utf8_lossy(&frame.body).chars().filter(|c| !c.is_control()).take(300).collect();
+            return Err(fault(&format!("has given up: {reason}")));
         }
         match self.early.get(&(frame.round, from)) {
             Some(known) if *known == frame.body => Ok(()),

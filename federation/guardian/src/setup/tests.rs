@@ -74,9 +74,16 @@ async fn run(
         let links = Memory { me, others: senders.clone(), frames, tamper };
         tasks.push(tokio::spawn(async move {
             let mut rounds = Rounds::new(links, me, names, keygen::session(&setup), Progress::default());
-            let (result, _, output) = keygen::generate(&mut rounds, &setup, 100 + u32::from(me)).await?;
-            keygen::confirm(&mut rounds, &result, Some(&output)).await?;
-            Ok(result)
+            let made = async {
+                let (result, _, output) = keygen::generate(&mut rounds, &setup, 100 + u32::from(me)).await?;
+                keygen::confirm(&mut rounds, &result, Some(&output)).await?;
+                Ok(result)
+            };
+            let made = made.await;
+            if let Err(error) = &made {
+                rounds.abort(error).await;
+            }
+            made
         }));
     }
     drop(senders);
