@@ -227,6 +227,26 @@ impl Client {
         self.wait_transaction(operation_id, true).await.map(|_| ())
     }
 
+    /// Waits until nothing is undecided and all change is here, or the time is over; `true`: nothing is left.
+    ///
+    /// # Errors
+    /// [`ClientError::Db`].
+    pub async fn settle_all(&self, limit: Duration) -> Result<bool> {
+        let mut changes = self.inner.changes.subscribe();
+        let deadline = tokio::time::Instant::now().checked_add(limit);
+        loop {
+            changes.borrow_and_update();
+            if UNFINISHED.scan(self.db(), &(), None, 1).await?.is_empty() {
+                return Ok(true);
+            }
+            let Some(deadline) = deadline else { return Ok(false) };
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+
     /// What became of an output, as f + 1 guardians say: its module's outcome type. `None`: not yet, after `wait`.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Operation {
 }
 
 /// The time since 1970.
-pub(crate) fn now() -> Duration {
+pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

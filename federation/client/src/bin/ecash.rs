@@ -1,2 +1,0 @@
-//! Thin main.
-fn main() {}

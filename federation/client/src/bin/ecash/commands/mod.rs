@@ -1,0 +1,67 @@
+//! The commands: one a file, its `Output` beside its `run`.
+
+pub mod balance;
+pub mod deposit;
+pub mod gateways;
+pub mod history;
+pub mod info;
+pub mod invoice;
+pub mod join;
+pub mod pay;
+pub mod receive;
+pub mod reclaim;
+pub mod send;
+pub mod withdraw;
+pub mod words;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use federation_client::{ClientError, Folder, Result};
+
+use crate::args::{Args, Command};
+
+/// How long a command that is done waits for its change, so that the next one can spend it.
+const SETTLE: Duration = Duration::from_secs(10);
+
+fn folder(args: &Args) -> Result<Folder> {
+    let default = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ecash"));
+    let path = args.data_dir.clone().or_else(default);
+    path.map(Folder::new).ok_or_else(|| ClientError::Files {
+        path: "~/.ecash".to_owned(),
+        reason: "HOME is not set: give --data-dir".to_owned(),
+    })
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn run(args: &Args) -> Result<()> {
+    let (folder, json) = (folder(args)?, args.json);
+    match &args.command {
+        Command::Join(join) => return join::run(&folder, join, json).await,
+        Command::Words => return words::run(&folder, json),
+        _ => {}
+    }
+    let client = folder.open().await?;
+    let result = match &args.command {
+        Command::Info => info::run(&client, json).await,
+        Command::Balance => balance::run(&client, json).await,
+        Command::Deposit(deposit) => deposit::run(&client, deposit, json).await,
+        Command::Send(send) => send::run(&client, send, json).await,
+        Command::Receive(receive) => receive::run(&client, receive, json).await,
+        Command::Reclaim(reclaim) => reclaim::run(&client, reclaim, json).await,
+        Command::Pay(pay) => pay::run(&client, pay, json).await,
+        Command::Invoice(invoice) => invoice::run(&client, invoice, json).await,
+        Command::Withdraw(withdraw) => withdraw::run(&client, withdraw, json).await,
+        Command::History(history) => history::run(&client, history, json).await,
+        Command::Gateways => gateways::run(&client, json).await,
+        Command::Join(_) | Command::Words => Ok(()),
+    };
+    // The result is on the screen; the change comes an epoch later.
+    if result.is_ok() {
+        client.settle_all(SETTLE).await?;
+    }
+    result
+}
