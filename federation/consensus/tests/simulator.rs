@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use federation_consensus::engine::{
-    Body, Engine, EngineConfig, MerkleTree, Message, Outgoing, Shard, Step, Target,
+    Body, Coding, Engine, EngineConfig, MerkleTree, Message, Outgoing, Shard, Step, Target,
 };
 use federation_consensus::keygen::{self, CoinKeys};
 use federation_consensus::{Batch, Bytes, NodeId, max_faulty};
@@ -163,13 +163,26 @@ impl Simulation {
             }
             let frame = match lie {
                 None => Some(out.frame.clone()),
-                Some(lie) => self.twist(lie, to, &out),
+                Some(lie) => self.twist(lie, from, to, &out),
             };
             self.flying.extend(frame.map(|frame| (from, to, out.epoch, frame)));
         }
     }
 
-    fn twist(&mut self, lie: Lie, to: NodeId, out: &Outgoing) -> Option<Bytes> {
+    /// A leaf of a tree over shards that are a codeword but for one byte in one shard, no padding being there to give
+    /// it away: any n - 2f of them decode to something, only not to the same.
+    fn false_shard(&self, epoch: u64, node: NodeId) -> Shard {
+        let data = (self.n - 2 * max_faulty(self.n)) as usize;
+        let mut shards = Coding::new(self.n).encode(&vec![epoch as u8; 40 * data - 4]);
+        let wrong = (epoch % u64::from(self.n)) as usize;
+        let mut bytes = shards[wrong].to_vec();
+        bytes[39] ^= 1;
+        shards[wrong] = bytes.into();
+        let tree = MerkleTree::new(&shards);
+        Shard { root: tree.root(), proof: tree.proof(node), data: shards[node as usize].clone() }
+    }
+
+    fn twist(&mut self, lie: Lie, from: NodeId, to: NodeId, out: &Outgoing) -> Option<Bytes> {
         let message = Message::decode(out.frame.clone(), self.n).unwrap();
         match (lie, message.body.clone()) {
             (Lie::Silent, _) => None,
@@ -186,23 +199,21 @@ impl Simulation {
                 }
                 Some(bytes.into())
             }
-            (Lie::NonCodeword, Body::Value(shard)) => {
-                // The same random leaves for everyone, by the epoch.
-                let mut leaves = StdRng::seed_from_u64(out.epoch);
-                let len = shard.data.len();
-                let shards: Vec<Bytes> = (0..self.n)
-                    .map(|_| (0..len).map(|_| leaves.r#gen::<u8>()).collect::<Vec<_>>().into())
-                    .collect();
-                let tree = MerkleTree::new(&shards);
-                let shard =
-                    Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
-                Some(Message { body: Body::Value(shard), ..message }.encode())
+            (Lie::NonCodeword, Body::Value(_)) => {
+                Some(Message { body: Body::Value(self.false_shard(out.epoch, to)), ..message }.encode())
             }
-            // Its echoes and READYs go to one guardian only, as in the attack on hbbft.
-            (Lie::NonCodeword, Body::Echo(_) | Body::Ready(_)) => (to <= 1).then(|| out.frame.clone()),
+            // It echoes to one guardian only, as in the attack on hbbft: what others decode from is different.
+            (Lie::NonCodeword, Body::Echo(_)) if message.proposer == from => {
+                let body = Body::Echo(self.false_shard(out.epoch, from));
+                (u64::from(to) == out.epoch % u64::from(self.n)).then(|| Message { body, ..message }.encode())
+            }
+            (Lie::NonCodeword, Body::Ready(_)) if message.proposer == from => {
+                let body = Body::Ready(self.false_shard(out.epoch, from).root);
+                Some(Message { body, ..message }.encode())
+            }
             (Lie::Equivocate, Body::Value(shard)) if to.is_multiple_of(2) => {
                 let value = vec![to as u8; shard.data.len()];
-                let shards = federation_consensus::engine::Coding::new(self.n).encode(&value);
+                let shards = Coding::new(self.n).encode(&value);
                 let tree = MerkleTree::new(&shards);
                 let shard =
                     Shard { root: tree.root(), proof: tree.proof(to), data: shards[to as usize].clone() };
