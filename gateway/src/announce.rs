@@ -49,7 +49,8 @@ impl Gateway {
         if self.swaps.is_draining() {
             return Ok(());
         }
-        let (node, fees, limits) = (self.swaps.node.info().await?, self.swaps.fees().await?, self.swaps.limits());
+        let (node, fees, limits) =
+            (self.swaps.node.info().await?, self.swaps.fees().await?, self.swaps.limits());
         let expires_at = now().as_secs().saturating_add(LIFETIME);
         let info = GatewayInfo {
             key: self.swaps.key(),

@@ -14,7 +14,9 @@ use federation_core::api::ApiError;
 use federation_core::invite::InviteCode;
 use federation_core::{Amount, FederationId};
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::config::{Fees, GatewayConfig, Limits};
@@ -76,6 +78,8 @@ pub struct Gateway {
     pub(crate) api_url: String,
     /// Changes when there is something new to announce.
     pub(crate) news: watch::Sender<u64>,
+    /// Changes when a deposit may be on its way.
+    pub(crate) deposits: watch::Sender<u64>,
     words: Words,
     data_dir: PathBuf,
     api_address: SocketAddr,
@@ -83,6 +87,7 @@ pub struct Gateway {
     announced: Mutex<BTreeMap<FederationId, u64>>,
     /// Ends the servers.
     stop: watch::Sender<bool>,
+    servers: Mutex<Vec<JoinHandle<()>>>,
     /// One connecting or leaving at a time.
     joining: tokio::sync::Mutex<()>,
 }
@@ -92,7 +97,10 @@ impl Gateway {
     ///
     /// # Errors
     /// A directory that can't be used or is in use, damaged words, an address that is taken.
-    pub async fn start(config: GatewayConfig, node: Arc<dyn LightningNode>) -> Result<Arc<Self>, GatewayError> {
+    pub async fn start(
+        config: GatewayConfig,
+        node: Arc<dyn LightningNode>,
+    ) -> Result<Arc<Self>, GatewayError> {
         create_private(&config.data_dir)?;
         create_private(&config.data_dir.join("federations"))?;
         let own = match &config.words {
@@ -110,12 +118,14 @@ impl Gateway {
             swaps,
             api_url: config.api_url.unwrap_or_else(|| format!("http://{api_address}")),
             news: watch::Sender::new(0),
+            deposits: watch::Sender::new(0),
             words,
             data_dir: config.data_dir,
             api_address,
             wallets: RwLock::default(),
             announced: Mutex::default(),
             stop: watch::Sender::new(false),
+            servers: Mutex::default(),
             joining: tokio::sync::Mutex::new(()),
         });
         for (id, _) in FEDERATIONS.all(gateway.swaps.store.reader()).await? {
@@ -124,7 +134,7 @@ impl Gateway {
             gateway.serve_federation(WalletFederation::new(client));
         }
         gateway.swaps.resume().await?;
-        api::serve(listener, api::public_router(Arc::clone(&gateway.swaps)), gateway.stop.subscribe());
+        gateway.add_server(listener, api::public_router(Arc::clone(&gateway.swaps)));
         Ok(gateway)
     }
 
@@ -143,9 +153,8 @@ impl Gateway {
         }
         let token = api::load_or_create_token(&self.data_dir)?;
         let listener = api::listen(bind).await?;
-        let address =
-            listener.local_addr().map_err(|source| GatewayError::Bind { address: bind, source })?;
-        api::serve(listener, api::admin_router(Arc::clone(self), extra, token), self.stop.subscribe());
+        let address = listener.local_addr().map_err(|source| GatewayError::Bind { address: bind, source })?;
+        self.add_server(listener, api::admin_router(Arc::clone(self), extra, token));
         Ok(address)
     }
 
@@ -195,6 +204,7 @@ impl Gateway {
         self.wallets.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&wallet));
         self.swaps.add_federation(Arc::clone(&wallet) as _);
         self.swaps.spawn(Arc::clone(self).announce_to(id));
+        self.swaps.spawn(Arc::clone(self).watch_deposits(id));
         wallet
     }
 
@@ -285,7 +295,8 @@ impl Gateway {
             limits: *self.swaps.limits(),
             draining: self.swaps.is_draining(),
             safe_to_stop: self.swaps.is_draining()
-                && open.paying + open.claiming + open.waiting + open.funding + open.settling + open.refusing == 0,
+                && open.paying + open.claiming + open.waiting + open.funding + open.settling + open.refusing
+                    == 0,
             federations,
             swaps,
             alarms,
@@ -323,11 +334,20 @@ impl Gateway {
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
         self.swaps.stop().await;
+        let servers = std::mem::take(&mut *self.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        for server in servers {
+            let _ = server.await;
+        }
         // Closes their databases.
         self.wallets.write().unwrap_or_else(PoisonError::into_inner).clear();
         for federation in self.swaps.federations() {
             self.swaps.remove_federation(&federation.id());
         }
+    }
+
+    fn add_server(&self, listener: TcpListener, router: axum::Router) {
+        let server = api::serve(listener, router, self.stop.subscribe());
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
     }
 
     pub(crate) fn note_announced(&self, id: FederationId, until: u64) {

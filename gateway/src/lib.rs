@@ -11,11 +11,14 @@
 mod announce;
 pub mod api;
 mod config;
+#[cfg(feature = "ldk")]
+pub mod daemon;
 mod error;
 mod federation;
 mod gateway;
 #[cfg(feature = "ldk")]
 pub mod ldk;
+mod liquidity;
 pub mod node;
 mod store;
 mod swap;
@@ -24,5 +27,6 @@ mod words;
 pub use config::{Fees, GatewayConfig, Limits};
 pub use error::GatewayError;
 pub use gateway::{FederationSummary, Gateway, GatewayStatus};
+pub use liquidity::{Deposit, Withdrawal};
 pub use store::Totals;
 pub use swap::{SwapCounts, SwapReport};

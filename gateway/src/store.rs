@@ -42,7 +42,9 @@ pub(crate) struct FeeHistory {
 }
 
 /// Sums over finished swaps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 pub struct Totals {
     /// Payments made.
     pub sent: u64,
@@ -124,7 +126,8 @@ impl Store {
     }
 
     pub async fn open_incoming(&self) -> Result<Vec<Incoming>, DbError> {
-        let hashes: Vec<_> = OPEN_INCOMING.all(self.reader()).await?.into_iter().map(|(hash, ())| hash).collect();
+        let hashes: Vec<_> =
+            OPEN_INCOMING.all(self.reader()).await?.into_iter().map(|(hash, ())| hash).collect();
         Ok(INCOMING.get_many(self.reader(), &hashes).await?.into_iter().flatten().collect())
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct GatewayWords {
 impl GatewayWords {
     /// Words given by the caller.
     pub(crate) fn parse(text: &str) -> Result<Self, GatewayError> {
-        let mnemonic = Mnemonic::parse(text.trim()).map_err(|error| GatewayError::Words(error.to_string()))?;
+        let mnemonic =
+            Mnemonic::parse(text.trim()).map_err(|error| GatewayError::Words(error.to_string()))?;
         Ok(Self { mnemonic })
     }
 

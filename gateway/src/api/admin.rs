@@ -7,6 +7,10 @@
 //! | `GET /v1/federations` | | list of [`FederationSummary`](crate::FederationSummary) |
 //! | `POST /v1/federations` | `{"invite": …}` | [`FederationSummary`](crate::FederationSummary) |
 //! | `DELETE /v1/federations/{id}` | | `{}` |
+//! | `POST /v1/deposit` | `{"federation_id": …}` | [`Deposit`](crate::Deposit) |
+//! | `POST /v1/withdraw` | `{"federation_id", "address", "amount_sat"?, "max_fee_sat"?}`; no amount: all | [`Withdrawal`](crate::Withdrawal) |
+//! | `POST /v1/ecash/receive` | `{"ecash": …}` | `{"amount_msat": …}` |
+//! | `POST /v1/ecash/send` | `{"federation_id", "amount_msat"}` | `{"ecash": …}` |
 //! | `POST /v1/fees` | [`Fees`] | `{}` |
 //! | `POST /v1/drain` | `{"draining": true}` | `{}` |
 //! | `POST /v1/node/address` | | `{"address": …}`: the node's own on-chain wallet |
@@ -18,15 +22,17 @@ use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use federation_core::api::ApiError;
+use federation_core::{Amount, FederationId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::Body;
 use super::token::{Token, check_token};
+use crate::GatewayError;
 use crate::config::Fees;
 use crate::gateway::{FederationSummary, Gateway, GatewayStatus};
+use crate::liquidity::{Deposit, Withdrawal};
 use crate::node::OnchainSendRequest;
-use crate::GatewayError;
 
 type Answer<T> = Result<Json<T>, GatewayError>;
 type Gate = State<Arc<Gateway>>;
@@ -38,6 +44,10 @@ pub(crate) fn admin_router(gateway: Arc<Gateway>, extra: Router, token: Token) -
         .route("/v1/balance", get(balance))
         .route("/v1/federations", get(federations).post(connect))
         .route("/v1/federations/{id}", delete(leave))
+        .route("/v1/deposit", post(deposit))
+        .route("/v1/withdraw", post(withdraw))
+        .route("/v1/ecash/receive", post(receive))
+        .route("/v1/ecash/send", post(send))
         .route("/v1/fees", post(fees))
         .route("/v1/drain", post(drain))
         .route("/v1/node/address", post(node_address))
@@ -73,6 +83,47 @@ async fn leave(State(gateway): Gate, Path(id): Path<String>) -> Answer<Value> {
     let id = id.parse().map_err(|_| ApiError::bad_request("bad_id", "an id is 64 hex digits"))?;
     gateway.leave(id).await?;
     Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+struct In {
+    federation_id: FederationId,
+}
+
+async fn deposit(State(gateway): Gate, Body(body): Body<In>) -> Answer<Deposit> {
+    Ok(Json(gateway.deposit(body.federation_id).await?))
+}
+
+#[derive(Deserialize)]
+struct Withdraw {
+    federation_id: FederationId,
+    address: String,
+    amount_sat: Option<u64>,
+    max_fee_sat: Option<u64>,
+}
+
+async fn withdraw(State(gateway): Gate, Body(body): Body<Withdraw>) -> Answer<Withdrawal> {
+    let Withdraw { federation_id, address, amount_sat, max_fee_sat } = body;
+    Ok(Json(gateway.withdraw(federation_id, &address, amount_sat, max_fee_sat).await?))
+}
+
+#[derive(Deserialize)]
+struct Receive {
+    ecash: String,
+}
+
+async fn receive(State(gateway): Gate, Body(body): Body<Receive>) -> Answer<Value> {
+    Ok(Json(json!({ "amount_msat": gateway.receive_ecash(&body.ecash).await? })))
+}
+
+#[derive(Deserialize)]
+struct Send {
+    federation_id: FederationId,
+    amount_msat: Amount,
+}
+
+async fn send(State(gateway): Gate, Body(body): Body<Send>) -> Answer<Value> {
+    Ok(Json(json!({ "ecash": gateway.send_ecash(body.federation_id, body.amount_msat).await? })))
 }
 
 async fn fees(State(gateway): Gate, Body(fees): Body<Fees>) -> Answer<Value> {

@@ -23,9 +23,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|error: BytesRejection| {
             ApiError::new(error.status().as_u16(), "bad_body", error.body_text())
         })?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| ApiError::bad_request("bad_body", format!("the body can't be read: {error}")).into())
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            ApiError::bad_request("bad_body", format!("the body can't be read: {error}")).into()
+        })
     }
 }
 

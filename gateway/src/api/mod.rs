@@ -21,6 +21,7 @@ use federation_core::api::ApiError;
 use federation_core::rest::MAX_REQUEST_SIZE;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::GatewayError;
 
@@ -28,6 +29,8 @@ pub(crate) use admin::admin_router;
 #[cfg(feature = "ldk")]
 pub use ldk::ldk_router;
 pub(crate) use public::public_router;
+#[cfg(feature = "ldk")]
+pub(crate) use token::TOKEN_FILE;
 pub(crate) use token::load_or_create_token;
 
 /// How long a request may take: the longest wait, and what a payment's first step needs.
@@ -40,8 +43,9 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayEr
     TcpListener::bind(address).await.map_err(|source| GatewayError::Bind { address, source })
 }
 
-/// Serves until `stop`; requests that wait then get a moment to end.
-pub(crate) fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+/// Serves until `stop`; requests that are open then get a moment to end.
+pub(crate) fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let router = interrupted(router, stop.clone());
     let stopped = |mut stop: watch::Receiver<bool>| async move {
         // A sender that is gone means the same.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -57,13 +61,32 @@ pub(crate) fn serve(listener: TcpListener, router: Router, stop: watch::Receiver
             }
             () = async { stopped(stop).await; tokio::time::sleep(LAST_REQUESTS).await } => {}
         }
-    });
+    })
+}
+
+/// Requests that wait are answered when the gateway stops: what they began goes on at the next start.
+fn interrupted(router: Router, stop: watch::Receiver<bool>) -> Router {
+    router.layer(middleware::from_fn(move |request, next: middleware::Next| {
+        let mut stop = stop.clone();
+        async move {
+            tokio::select! {
+                biased;
+                response = next.run(request) => response,
+                _ = stop.wait_for(|stop| *stop) => {
+                    let detail = "the gateway is being stopped: what was begun goes on, ask again later";
+                    GatewayError::from(ApiError::unavailable("stopping", detail)).into_response()
+                }
+            }
+        }
+    }))
 }
 
 /// What every API has: limits, and problem documents for whatever goes wrong.
 pub(crate) fn guarded(router: Router) -> Router {
     router
-        .fallback(|| async { GatewayError::from(ApiError::not_found("no_such_endpoint", "there is no such endpoint")) })
+        .fallback(|| async {
+            GatewayError::from(ApiError::not_found("no_such_endpoint", "there is no such endpoint"))
+        })
         .method_not_allowed_fallback(|| async {
             GatewayError::from(ApiError::new(405, "method_not_allowed", "this endpoint takes another method"))
         })

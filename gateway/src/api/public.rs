@@ -61,7 +61,8 @@ async fn pay(
     Body(request): Body<PayRequest>,
 ) -> Result<Json<PayResponse>, GatewayError> {
     let contract = read_contract(&request.contract)?;
-    let order = PayOrder { federation: request.federation_id, contract, invoice: read_invoice(&request.invoice)? };
+    let order =
+        PayOrder { federation: request.federation_id, contract, invoice: read_invoice(&request.invoice)? };
     let id = order.contract.id(order.federation);
     if id != request.contract_id {
         return Err(GatewayError::refused("wrong_contract", "the contract has another id"));

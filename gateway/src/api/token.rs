@@ -38,13 +38,8 @@ pub(crate) fn load_or_create_token(dir: &Path) -> Result<Token, GatewayError> {
     rand::thread_rng().fill_bytes(bytes.as_mut());
     let token = Zeroizing::new(hex::encode(bytes.as_slice()));
     let new = dir.join("admin-token.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(explain)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(explain)?;
     file.write_all(token.as_bytes()).map_err(explain)?;
     file.sync_all().map_err(explain)?;
     std::fs::rename(&new, &path).map_err(explain)?;

@@ -11,10 +11,22 @@ use bitcoin::secp256k1::Keypair;
 use federation_client::ClientError;
 use federation_core::{Amount, FederationId, TxId};
 use federation_lightning::{
-    Announcement, ContractId, ContractReport, ContractState, IncomingContract, LightningFees, Preimage,
+    Announcement, ContractId, ContractState, IncomingContract, LightningFees, Preimage,
 };
+use serde::Deserialize;
 
 pub(crate) use wallet::WalletFederation;
+
+/// What f + 1 guardians must say alike of a contract. Its id covers the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ContractView {
+    /// Which one they speak of.
+    pub id: ContractId,
+    /// Where it stands.
+    pub state: ContractState,
+    /// Known when it was claimed, or when an incoming one was decrypted rightly.
+    pub preimage: Option<Preimage>,
+}
 
 /// What swaps need of a federation and of the gateway's wallet in it.
 ///
@@ -42,7 +54,7 @@ pub(crate) trait Federation: Send + Sync + 'static {
         contract: ContractId,
         wait: Duration,
         leaves: Option<ContractState>,
-    ) -> Result<Option<ContractReport>, ClientError>;
+    ) -> Result<Option<ContractView>, ClientError>;
     /// Takes an outgoing contract: returns when it is accepted.
     async fn claim_outgoing(
         &self,
@@ -53,7 +65,11 @@ pub(crate) trait Federation: Send + Sync + 'static {
         preimage: Preimage,
     ) -> Result<TxId, ClientError>;
     /// Funds an incoming contract from the wallet: returns when it is accepted.
-    async fn fund_incoming(&self, operation: [u8; 32], contract: &IncomingContract) -> Result<TxId, ClientError>;
+    async fn fund_incoming(
+        &self,
+        operation: [u8; 32],
+        contract: &IncomingContract,
+    ) -> Result<TxId, ClientError>;
     /// Takes an incoming contract with a wrong preimage back: returns when it is accepted.
     async fn reclaim_incoming(
         &self,

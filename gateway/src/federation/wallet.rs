@@ -10,23 +10,16 @@ use federation_core::module::Value;
 use federation_core::{Amount, FederationId, ModuleId, TxId};
 use federation_lightning::client::{claim_outgoing, fund, reclaim_incoming};
 use federation_lightning::{
-    Announcement, Contract, ContractId, ContractReport, ContractState, IncomingContract, KIND,
-    LightningFees, Preimage,
+    Announcement, Contract, ContractId, ContractState, IncomingContract, KIND, LightningFees, Preimage,
 };
-use serde::Deserialize;
 
-use super::Federation;
+use super::{ContractView, Federation};
 
 /// The gateway's wallet in one federation.
 pub(crate) struct WalletFederation {
     client: Client,
     module: ModuleId,
     fees: LightningFees,
-}
-
-#[derive(Deserialize, PartialEq)]
-struct Height {
-    height: u32,
 }
 
 impl WalletFederation {
@@ -66,8 +59,7 @@ impl Federation for WalletFederation {
     }
 
     async fn height(&self) -> Result<u32, ClientError> {
-        let answer: Height = self.client.module_get(KIND, "height", &[]).await?;
-        Ok(answer.height)
+        self.client.height().await
     }
 
     async fn contract(
@@ -75,14 +67,11 @@ impl Federation for WalletFederation {
         contract: ContractId,
         wait: Duration,
         leaves: Option<ContractState>,
-    ) -> Result<Option<ContractReport>, ClientError> {
+    ) -> Result<Option<ContractView>, ClientError> {
         let mut query = vec![("id", contract.to_string()), ("wait", wait.as_secs().to_string())];
-        if let Some(state) = leaves {
-            query.push(("not", state.to_string()));
-        }
-        match self.client.module_get::<ContractReport>(KIND, "contract", &query).await {
-            // Guardians may say anything under this id; the name that was asked for is the one that counts.
-            Ok(report) if report.id == contract => Ok(Some(report)),
+        query.extend(leaves.map(|state| ("not", state.to_string())));
+        match self.client.module_get::<ContractView>(KIND, "contract", &query, wait).await {
+            Ok(view) if view.id == contract => Ok(Some(view)),
             Ok(_) => Err(ClientError::BadAnswer {
                 from: "the guardians".to_owned(),
                 reason: "they told about another contract".to_owned(),
@@ -105,7 +94,11 @@ impl Federation for WalletFederation {
         self.client.transact(operation, vec![(input, *key, value)], Vec::new()).await
     }
 
-    async fn fund_incoming(&self, operation: [u8; 32], contract: &IncomingContract) -> Result<TxId, ClientError> {
+    async fn fund_incoming(
+        &self,
+        operation: [u8; 32],
+        contract: &IncomingContract,
+    ) -> Result<TxId, ClientError> {
         let value = Value { amount: contract.terms.amount, fee: self.fees.fund };
         let output = fund(self.module, Contract::Incoming(contract.clone()));
         self.client.transact(operation, Vec::new(), vec![(output, value)]).await

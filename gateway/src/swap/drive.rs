@@ -106,6 +106,11 @@ impl Swaps {
                     self.fail(&error);
                     return;
                 }
+                Err(GatewayError::Client(error)) if error.is_transient() => {
+                    tracing::info!(?swap, %error, "a federation is asked again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONG_PAUSE);
+                }
                 Err(error) => {
                     tracing::warn!(?swap, %error, "a step of a swap did not succeed, it is repeated");
                     tokio::time::sleep(pause).await;

@@ -37,7 +37,9 @@ impl Swaps {
             IncomingState::Waiting => self.step_waiting(swap, memory).await,
             IncomingState::Funding(payer) => self.step_funding(swap, payer, memory).await,
             IncomingState::Funded(payer) => self.step_funded(swap, payer).await,
-            IncomingState::Settling { preimage, deadline } => self.step_settling(swap, preimage, deadline).await,
+            IncomingState::Settling { preimage, deadline } => {
+                self.step_settling(swap, preimage, deadline).await
+            }
             IncomingState::Invalid => self.step_invalid(swap).await,
             IncomingState::Refusing { code, reason } => self.step_refusing(swap, code, reason).await,
             IncomingState::Offered
@@ -48,12 +50,18 @@ impl Swaps {
     }
 
     /// Something is held: take it on or refuse it.
-    async fn step_waiting(self: &Arc<Self>, swap: Incoming, memory: &mut Memory) -> Result<Step, GatewayError> {
+    async fn step_waiting(
+        self: &Arc<Self>,
+        swap: Incoming,
+        memory: &mut Memory,
+    ) -> Result<Step, GatewayError> {
         let hash = swap.payment_hash();
         let Some(held) = self.held_payment(&hash) else { return Ok(Step::End) };
         if held.amount_msat < swap.amount.msat() {
             // The node should not have reported it.
-            return self.refuse(hash, Refusal::new("underpaid", "the payment is less than the invoice")).await;
+            return self
+                .refuse(hash, Refusal::new("underpaid", "the payment is less than the invoice"))
+                .await;
         }
         let height = self.node.info().await?.block_height;
         if let Err(refusal) = self.judge_funding(&swap, Some(held.claim_deadline_height), height) {
@@ -65,7 +73,9 @@ impl Swaps {
             if !memory.is_over(PATIENCE) {
                 return Ok(Step::Later);
             }
-            return self.refuse(hash, Refusal::new("federation_down", "the federation does not answer")).await;
+            return self
+                .refuse(hash, Refusal::new("federation_down", "the federation does not answer"))
+                .await;
         }
         let mut change = self.store.change().await;
         let Some(mut swap) = INCOMING.get(&change.batch, &hash).await? else { return Ok(Step::End) };
@@ -78,7 +88,9 @@ impl Swaps {
             if !memory.is_over(PATIENCE) {
                 return Ok(Step::Later);
             }
-            return self.refuse(hash, Refusal::new("exposure", "too much is under way at this gateway")).await;
+            return self
+                .refuse(hash, Refusal::new("exposure", "too much is under way at this gateway"))
+                .await;
         }
         swap.state = IncomingState::Funding(Payer::Lightning { deadline: held.claim_deadline_height });
         change.put_incoming(&swap);
@@ -183,7 +195,9 @@ impl Swaps {
         let hash = swap.payment_hash();
         let Payer::Inside { contract } = payer else {
             let Refusal { code, reason } = refusal;
-            return self.write_incoming(swap, IncomingState::Refusing { code: code.to_owned(), reason }).await;
+            return self
+                .write_incoming(swap, IncomingState::Refusing { code: code.to_owned(), reason })
+                .await;
         };
         // The payer is refunded; the invoice may still be paid, by anybody, and the hash was never given to the node.
         let mut change = self.store.change().await;
@@ -303,10 +317,16 @@ impl Swaps {
             Err(NodeError::NotHeld(_)) => {
                 let height = self.node.info().await?.block_height;
                 if height <= deadline {
-                    tracing::error!(hash = hex::encode(hash), "a payment to be settled is not held: it is tried again");
+                    tracing::error!(
+                        hash = hex::encode(hash),
+                        "a payment to be settled is not held: it is tried again"
+                    );
                     return Ok(Step::Later);
                 }
-                tracing::error!(hash = hex::encode(hash), "a funded payment was lost: the node let it expire");
+                tracing::error!(
+                    hash = hex::encode(hash),
+                    "a funded payment was lost: the node let it expire"
+                );
                 self.write_incoming(swap, IncomingState::Lost { preimage }).await
             }
             Err(error) => Err(error.into()),
@@ -318,18 +338,19 @@ impl Swaps {
         self.cancel_held(swap.payment_hash()).await?;
         let (id, federation) = (swap.contract_id(), self.federation(&swap.federation)?);
         let name = operation("reclaim", &id, swap.attempt);
-        let done = match federation.reclaim_incoming(name, id, swap.contract.terms.amount, self.keypair()).await {
-            Ok(_) => true,
-            Err(ClientError::Rejected { code, reason }) => {
-                let report = federation.contract(id, Duration::ZERO, None).await?;
-                let done = report.is_some_and(|report| report.state == ContractState::Refunded);
-                if !done {
-                    tracing::error!(contract = %id, code, reason, "taking a contract back was rejected");
+        let done =
+            match federation.reclaim_incoming(name, id, swap.contract.terms.amount, self.keypair()).await {
+                Ok(_) => true,
+                Err(ClientError::Rejected { code, reason }) => {
+                    let report = federation.contract(id, Duration::ZERO, None).await?;
+                    let done = report.is_some_and(|report| report.state == ContractState::Refunded);
+                    if !done {
+                        tracing::error!(contract = %id, code, reason, "taking a contract back was rejected");
+                    }
+                    done
                 }
-                done
-            }
-            Err(error) => return Err(error.into()),
-        };
+                Err(error) => return Err(error.into()),
+            };
         if done {
             let reason = "the preimage that the payee encrypted was wrong".to_owned();
             let state = IncomingState::Failed { code: "wrong_preimage".to_owned(), reason };
@@ -363,7 +384,11 @@ impl Swaps {
     }
 
     /// From `Offered` or `Waiting` to `Refusing`, if it still is there.
-    pub(super) async fn refuse(self: &Arc<Self>, hash: [u8; 32], refusal: Refusal) -> Result<Step, GatewayError> {
+    pub(super) async fn refuse(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        refusal: Refusal,
+    ) -> Result<Step, GatewayError> {
         let mut change = self.store.change().await;
         let Some(mut swap) = INCOMING.get(&change.batch, &hash).await? else { return Ok(Step::End) };
         if !matches!(swap.state, IncomingState::Offered | IncomingState::Waiting) {

@@ -109,12 +109,19 @@ impl Swaps {
     }
 
     /// The terms now, if the contract still covers a payment.
-    async fn terms_again(&self, swap: &Outgoing, invoice: &Bolt11Invoice) -> Result<Option<Terms>, GatewayError> {
+    async fn terms_again(
+        &self,
+        swap: &Outgoing,
+        invoice: &Bolt11Invoice,
+    ) -> Result<Option<Terms>, GatewayError> {
         let federation = self.federation(&swap.federation)?;
-        let (report, info) =
-            tokio::join!(federation.contract(swap.id(), Duration::ZERO, None), self.node.info());
-        let (Some(report), info) = (report?, info?) else { return Ok(None) };
-        if report.state != ContractState::Funded {
+        let (view, height, info) = tokio::join!(
+            federation.contract(swap.id(), Duration::ZERO, None),
+            federation.height(),
+            self.node.info(),
+        );
+        let (Some(view), height, info) = (view?, height?, info?) else { return Ok(None) };
+        if view.state != ContractState::Funded {
             return Ok(None);
         }
         let order = PayOrder {
@@ -122,7 +129,7 @@ impl Swaps {
             contract: swap.contract.clone(),
             invoice: invoice.clone(),
         };
-        let height = report.height.max(info.block_height);
+        let height = height.max(info.block_height);
         Ok(self.terms(&order, &*federation, height).await?.ok())
     }
 

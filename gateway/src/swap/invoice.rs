@@ -118,7 +118,9 @@ impl Swaps {
                 || known.contract != order.contract
                 || known.amount != order.amount
             {
-                return Err(conflict("the payment hash was used for another contract: take a fresh preimage"));
+                return Err(conflict(
+                    "the payment hash was used for another contract: take a fresh preimage",
+                ));
             }
             if matches!(known.state, IncomingState::Refusing { .. } | IncomingState::Failed { .. }) {
                 return Err(conflict("the invoice can't be paid any more: ask for a new one"));
@@ -126,7 +128,9 @@ impl Swaps {
             return Ok(known);
         }
         if PAYMENTS.contains(&change.batch, &hash).await? {
-            return Err(conflict("the gateway pays an invoice with this payment hash: take a fresh preimage"));
+            return Err(conflict(
+                "the gateway pays an invoice with this payment hash: take a fresh preimage",
+            ));
         }
         let swap = Incoming {
             federation: order.federation,
@@ -147,7 +151,8 @@ impl Swaps {
     /// Writes the invoice before anybody sees it.
     async fn publish(&self, hash: [u8; 32], invoice: String) -> Result<String, GatewayError> {
         let mut change = self.store.change().await;
-        let gone = || ApiError::new(409, "hash_used", "the invoice can't be paid any more: ask for a new one");
+        let gone =
+            || ApiError::new(409, "hash_used", "the invoice can't be paid any more: ask for a new one");
         let mut swap = INCOMING.get(&change.batch, &hash).await?.ok_or_else(gone)?;
         match (&swap.state, &swap.invoice) {
             (IncomingState::Offered, _) => {
@@ -163,7 +168,11 @@ impl Swaps {
     }
 
     /// An incoming swap, when it is decided or the time is over.
-    pub async fn wait_incoming(&self, hash: [u8; 32], wait: Duration) -> Result<Option<Incoming>, GatewayError> {
+    pub async fn wait_incoming(
+        &self,
+        hash: [u8; 32],
+        wait: Duration,
+    ) -> Result<Option<Incoming>, GatewayError> {
         let deadline = tokio::time::Instant::now() + wait;
         let mut changed = self.changed.subscribe();
         loop {

@@ -41,6 +41,10 @@ use tokio::sync::{broadcast, watch as signal};
 use tokio::task::JoinSet;
 
 pub use report::{SwapCounts, SwapReport};
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::tests::a_node as node;
+}
 
 use crate::GatewayError;
 use crate::config::{Fees, Limits};
@@ -132,10 +136,7 @@ impl Swaps {
 
     /// Serves a federation. Its swaps, which waited for it, go on.
     pub fn add_federation(&self, federation: Arc<dyn Federation>) {
-        self.federations
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(federation.id(), federation);
+        self.federations.write().unwrap_or_else(PoisonError::into_inner).insert(federation.id(), federation);
     }
 
     /// Serves a federation no more.

@@ -102,17 +102,4 @@ impl OutgoingState {
     pub fn is_decided(&self) -> bool {
         !matches!(self, Self::Started(_) | Self::Inside(_))
     }
-
-    /// For people.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Started(_) => "started",
-            Self::Inside(_) => "inside",
-            Self::Paid { .. } => "paid",
-            Self::Done { .. } => "done",
-            Self::Cancelled { .. } => "cancelled",
-            Self::Lost { .. } => "lost",
-            Self::Lapsed => "lapsed",
-        }
-    }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::Hash as _;
-use federation_core::api::ApiError;
 use federation_core::FederationId;
+use federation_core::api::ApiError;
 use federation_lightning::client::{OutgoingCheck, check_outgoing, invoice_hash};
 use federation_lightning::contract::sign_cancellation;
 use federation_lightning::message::Cancellation;
-use federation_lightning::{ContractId, ContractReport, ContractState, OutgoingContract};
+use federation_lightning::{ContractId, ContractState, OutgoingContract};
 use lightning_invoice::Bolt11Invoice;
 
 use super::incoming::{Incoming, IncomingState, Payer};
@@ -60,27 +60,31 @@ impl Swaps {
             return Err(GatewayError::refused("wrong_gateway", "the contract is for another gateway"));
         }
         let hash = order.invoice.payment_hash().to_byte_array();
-        if order.contract.payment_hash.0 != hash || order.contract.invoice_hash != invoice_hash(&order.invoice) {
+        if order.contract.payment_hash.0 != hash
+            || order.contract.invoice_hash != invoice_hash(&order.invoice)
+        {
             return Err(GatewayError::refused("wrong_invoice", "the contract is for another invoice"));
         }
-        let (report, info, earlier) = tokio::join!(
+        let (view, height, info, earlier) = tokio::join!(
             federation.contract(id, FUNDED_WITHIN, None),
+            federation.height(),
             self.node.info(),
             self.node.payment(hash),
         );
-        let (report, info, earlier) = (report?, info?, earlier?);
-        let report = report.ok_or_else(|| {
+        let (view, height, info, earlier) = (view?, height?, info?, earlier?);
+        let view = view.ok_or_else(|| {
             ApiError::unavailable("not_funded", "f + 1 guardians don't know of this contract yet: try again")
         })?;
-        if report.state != ContractState::Funded {
-            return Err(GatewayError::refused("contract_spent", format!("the contract is {}", report.state)));
+        if view.state != ContractState::Funded {
+            return Err(GatewayError::refused("contract_spent", format!("the contract is {}", view.state)));
         }
         // An own invoice is checked against its contract's heights too.
         let inside = match self.store.incoming(&hash).await? {
             Some(incoming) => Some(self.check_inside(&incoming, &order, &info)),
             None => None,
         };
-        let verdict = self.judge(&order, &*federation, &report, &info, &earlier).await?;
+        let height = height.max(info.block_height);
+        let verdict = self.judge(&order, &*federation, height, &earlier).await?;
         self.begin(order, id, verdict, inside).await
     }
 
@@ -89,8 +93,7 @@ impl Swaps {
         &self,
         order: &PayOrder,
         federation: &dyn Federation,
-        report: &ContractReport,
-        info: &NodeInfo,
+        height: u32,
         earlier: &PaymentStatus,
     ) -> Result<Result<Terms, Refusal>, GatewayError> {
         if self.is_draining() {
@@ -104,13 +107,17 @@ impl Swaps {
             )));
         }
         if self.store.open_outgoing_count().await? >= self.limits.max_pending {
-            return Ok(Err(Refusal::new("busy", "this gateway has too many payments under way: try another one")));
+            return Ok(Err(Refusal::new(
+                "busy",
+                "this gateway has too many payments under way: try another one",
+            )));
         }
-        let terms = self.terms(order, federation, report.height.max(info.block_height)).await?;
+        let terms = self.terms(order, federation, height).await?;
         Ok(terms.and_then(|terms| {
             let (min, max) = (self.limits.min, self.limits.max);
             if terms.amount < min || terms.amount > max {
-                let reason = format!("this gateway takes on payments of {min} to {max}, not {}", terms.amount);
+                let reason =
+                    format!("this gateway takes on payments of {min} to {max}, not {}", terms.amount);
                 return Err(Refusal::new("limits", reason));
             }
             Ok(terms)
@@ -190,9 +197,10 @@ impl Swaps {
                 }
             }
             (None, Some(_), Some(Err(refusal))) => Err(refusal),
-            (None, Some(_), _) => {
-                Err(Refusal::new("already_paid", "this gateway's invoice can't be paid any more: ask for a new one"))
-            }
+            (None, Some(_), _) => Err(Refusal::new(
+                "already_paid",
+                "this gateway's invoice can't be paid any more: ask for a new one",
+            )),
         });
         let mut driven = None;
         let mut changed = vec![SwapId::Outgoing(id)];
@@ -226,12 +234,7 @@ impl Swaps {
     }
 
     /// Whether an own invoice can be paid from inside.
-    fn check_inside(
-        &self,
-        incoming: &Incoming,
-        order: &PayOrder,
-        info: &NodeInfo,
-    ) -> Result<(), Refusal> {
+    fn check_inside(&self, incoming: &Incoming, order: &PayOrder, info: &NodeInfo) -> Result<(), Refusal> {
         if incoming.invoice.as_deref() != Some(order.invoice.to_string().as_str()) {
             return Err(Refusal::new(
                 "wrong_invoice",
@@ -254,7 +257,11 @@ impl Swaps {
     }
 
     /// A payment, when it is decided or the time is over.
-    pub async fn wait_outgoing(&self, id: ContractId, wait: Duration) -> Result<Option<Outgoing>, GatewayError> {
+    pub async fn wait_outgoing(
+        &self,
+        id: ContractId,
+        wait: Duration,
+    ) -> Result<Option<Outgoing>, GatewayError> {
         let deadline = tokio::time::Instant::now() + wait;
         let mut changed = self.changed.subscribe();
         loop {

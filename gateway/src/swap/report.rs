@@ -71,14 +71,18 @@ impl Swaps {
                 OutgoingState::Paid { attempt, .. } => {
                     report.open.claiming += 1;
                     if *attempt > 0 {
-                        report.alarms.push(format!("the claim of contract {} was rejected {attempt} times", swap.id()));
+                        report.alarms.push(format!(
+                            "the claim of contract {} was rejected {attempt} times",
+                            swap.id()
+                        ));
                     }
                 }
                 OutgoingState::Lost { .. } => {
                     report.open.lost += 1;
                     report.alarms.push(format!(
                         "LOST {}: contract {} was paid for and then refunded",
-                        swap.contract.amount, swap.id()
+                        swap.contract.amount,
+                        swap.id()
                     ));
                 }
                 OutgoingState::Done { .. } | OutgoingState::Cancelled { .. } | OutgoingState::Lapsed => {}

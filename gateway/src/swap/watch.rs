@@ -79,7 +79,10 @@ impl Swaps {
                     tracing::error!(hash = hex::encode(hash), "a held payment that is no swap's is failed");
                     self.node.cancel(hash).await?;
                 } else {
-                    tracing::error!(hash = hex::encode(hash), "the node holds a payment that is no swap's: has an old database been restored?");
+                    tracing::error!(
+                        hash = hex::encode(hash),
+                        "the node holds a payment that is no swap's: has an old database been restored?"
+                    );
                 }
             }
         }

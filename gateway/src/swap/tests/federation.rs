@@ -9,13 +9,12 @@ use bitcoin::Network;
 use bitcoin::secp256k1::Keypair;
 use federation_client::ClientError;
 use federation_core::{Amount, FederationId, TxId};
-use federation_lightning::report::ContractKind;
 use federation_lightning::{
-    Announcement, Contract, ContractId, ContractReport, ContractState, IncomingContract, LightningFees, Preimage,
+    Announcement, Contract, ContractId, ContractState, IncomingContract, LightningFees, Preimage,
 };
 
 use super::bomb::Bomb;
-use crate::federation::Federation;
+use crate::federation::{ContractView, Federation};
 
 pub struct Held {
     pub contract: Contract,
@@ -124,24 +123,20 @@ impl Federation for FakeFederation {
         contract: ContractId,
         _: Duration,
         _: Option<ContractState>,
-    ) -> Result<Option<ContractReport>, ClientError> {
+    ) -> Result<Option<ContractView>, ClientError> {
         self.bomb.alive().await;
         let ledger = self.world.lock();
         if ledger.down {
             return Err(ClientError::Unreachable("down".into()));
         }
-        Ok(ledger.contracts.get(&contract).map(|held| ContractReport {
+        Ok(ledger.contracts.get(&contract).map(|held| ContractView {
             id: contract,
-            kind: ContractKind::Outgoing,
-            amount: held.contract.amount(),
             state: if ledger.slow && held.state == ContractState::Decrypted {
                 ContractState::Funded
             } else {
                 held.state
             },
             preimage: held.preimage,
-            deadline_height: 0,
-            height: ledger.height,
         }))
     }
 
@@ -168,7 +163,11 @@ impl Federation for FakeFederation {
         .await
     }
 
-    async fn fund_incoming(&self, operation: [u8; 32], contract: &IncomingContract) -> Result<TxId, ClientError> {
+    async fn fund_incoming(
+        &self,
+        operation: [u8; 32],
+        contract: &IncomingContract,
+    ) -> Result<TxId, ClientError> {
         let (id, contract) = (contract.id(self.world.id), contract.clone());
         self.transact(operation, |ledger| {
             let amount = contract.terms.amount;

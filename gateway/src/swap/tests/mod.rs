@@ -40,7 +40,12 @@ const PRICE: u64 = 100_000;
 const FEE: u64 = 3_000;
 
 fn fees() -> Fees {
-    Fees { send_base: Amount::from_msat(FEE), send_ppm: 0, receive_base: Amount::from_msat(FEE), receive_ppm: 0 }
+    Fees {
+        send_base: Amount::from_msat(FEE),
+        send_ppm: 0,
+        receive_base: Amount::from_msat(FEE),
+        receive_ppm: 0,
+    }
 }
 
 fn key(byte: u8) -> Keypair {
@@ -108,8 +113,11 @@ impl Stage {
             expiry_height: 1504,
             invoice_hash: invoice_hash(&invoice),
         };
-        let held =
-            Held { contract: Contract::Outgoing(contract.clone()), state: ContractState::Funded, preimage: None };
+        let held = Held {
+            contract: Contract::Outgoing(contract.clone()),
+            state: ContractState::Funded,
+            preimage: None,
+        };
         world.lock().contracts.insert(contract.id(world.id), held);
         PayOrder { federation: world.id, contract, invoice }
     }
@@ -130,7 +138,12 @@ impl Stage {
         let ciphertext = encrypt(&encryption_key(), &plaintext.0, &label, &mut rand::thread_rng()).unwrap();
         world.lock().plaintexts.insert(terms.payment_hash.0, plaintext);
         let contract = IncomingContract { terms, ciphertext };
-        InvoiceOrder { federation: world.id, contract, amount: Amount::from_msat(PRICE), description: "tea".into() }
+        InvoiceOrder {
+            federation: world.id,
+            contract,
+            amount: Amount::from_msat(PRICE),
+            description: "tea".into(),
+        }
     }
 
     /// All that the gateway has, relative to the start: e-cash and Lightning.
@@ -185,4 +198,9 @@ fn cancelled(swap: &Outgoing) -> &str {
     let gateway = key(9).x_only_public_key().0;
     assert!(verify_cancellation(swap.federation, swap.id(), &gateway, &cancellation.0));
     code
+}
+
+/// A node for tests of what is around swaps.
+pub(crate) fn a_node() -> Arc<dyn crate::node::LightningNode> {
+    Arc::new(FakeNode { world: node::World::new(), bomb: Bomb::dud() })
 }

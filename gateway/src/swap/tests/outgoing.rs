@@ -196,7 +196,10 @@ async fn a_federation_that_is_down_is_claimed_from_later() {
     stage.federations[0].lock().down = true;
     stage.node.decide(hash(50), true, PRICE);
     tokio::time::sleep(HOUR).await;
-    assert!(matches!(swaps.store.outgoing(&swap.id()).await.unwrap().unwrap().state, OutgoingState::Started(_) | OutgoingState::Paid { .. }));
+    assert!(matches!(
+        swaps.store.outgoing(&swap.id()).await.unwrap().unwrap().state,
+        OutgoingState::Started(_) | OutgoingState::Paid { .. }
+    ));
     stage.federations[0].lock().down = false;
     assert!(matches!(closed_outgoing(&swaps, swap.id()).await.state, OutgoingState::Done { .. }));
 }
@@ -233,7 +236,10 @@ async fn a_database_that_fails_stops_everything() {
         async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, federation_core::db::DbError> {
             self.0.get(key).await
         }
-        async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, federation_core::db::DbError> {
+        async fn get_many(
+            &self,
+            keys: &[Vec<u8>],
+        ) -> Result<Vec<Option<Vec<u8>>>, federation_core::db::DbError> {
             self.0.get_many(keys).await
         }
         async fn scan(
@@ -256,7 +262,10 @@ async fn a_database_that_fails_stops_everything() {
     let node = Arc::new(FakeNode { world: Arc::clone(&stage.node), bomb: Bomb::dud() });
     let db = Arc::new(Full(Arc::clone(&stage.db)));
     let swaps = Swaps::open(db, node, key(9), fees(), stage.limits).await.unwrap();
-    swaps.add_federation(Arc::new(FakeFederation { world: Arc::clone(&stage.federations[0]), bomb: Bomb::dud() }));
+    swaps.add_federation(Arc::new(FakeFederation {
+        world: Arc::clone(&stage.federations[0]),
+        bomb: Bomb::dud(),
+    }));
     assert!(matches!(swaps.pay(stage.order(0, 1, 50)).await, Err(GatewayError::Db(_))));
     assert!(swaps.failed().await.contains("disk full"));
     assert!(stage.node.lock().sent.is_empty());
