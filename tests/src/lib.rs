@@ -18,6 +18,8 @@
 
 pub mod binaries;
 pub mod bitcoind;
+pub mod ecash;
+pub mod federation;
 pub mod lightningd;
 mod lightningd_rpc;
 pub mod ports;
@@ -28,6 +30,8 @@ mod spawn;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
+pub use ecash::Ecash;
+pub use federation::Federation;
 pub use lightningd::Lightningd;
 pub use postgres::Postgres;
 pub use process::{Process, Signal, Spec};

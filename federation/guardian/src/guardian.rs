@@ -283,7 +283,7 @@ impl Guardian {
             .map_err(|e| GuardianError::KeyGeneration(e.to_string()))?;
         let outcome = self.generate_over(&links, &mut setup).await;
         if outcome.is_err() {
-            links.shutdown();
+            links.shutdown().await;
         }
         outcome?;
         links.drain(Duration::from_secs(30)).await;
@@ -381,7 +381,7 @@ impl Guardian {
             };
             this.stop.send_replace(true);
             if let Ok(running) = this.running() {
-                running.links.shutdown();
+                running.links.shutdown().await;
             }
             this.stopped.send_replace(Some(reason));
         });

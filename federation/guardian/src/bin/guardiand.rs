@@ -99,6 +99,8 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Before any client: several crates link rustls, and none of them chooses for all.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     let place = &cli.place;
     let config = GuardianConfig {
