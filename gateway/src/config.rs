@@ -18,7 +18,7 @@ pub struct GatewayConfig {
     /// The base URL that users reach it by, such as `https://gateway.example.org`; `None`: `http://` and the bound
     /// address, for tests and demos.
     pub api_url: Option<String>,
-    /// What is charged.
+    /// What is charged; fees set at run time count until this says something else than at the last start.
     pub fees: Fees,
     /// What is taken on.
     pub limits: Limits,

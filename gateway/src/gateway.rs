@@ -215,21 +215,31 @@ impl Gateway {
     pub async fn leave(&self, id: FederationId) -> Result<(), GatewayError> {
         let _joining = self.joining.lock().await;
         let wallet = self.wallet(&id)?;
-        let conflict = |code: &str, detail: String| GatewayError::from(ApiError::new(409, code, detail));
-        let open = self.swaps.open_in(id).await?;
-        if open > 0 {
-            return Err(conflict("open_swaps", format!("{open} swaps are open: drain the gateway first")));
-        }
-        let balance = wallet.balance().await?;
-        if !balance.is_zero() {
-            return Err(conflict("not_empty", format!("there are {balance} in it: withdraw them first")));
+        // First, so that nothing begins between the look and the end.
+        self.swaps.remove_federation(&id);
+        if let Err(error) = self.check_empty(&wallet).await {
+            self.swaps.add_federation(wallet as _);
+            return Err(error);
         }
         let mut change = self.swaps.store.change().await;
         FEDERATIONS.delete(&mut change.batch, &id);
         change.commit().await?;
-        self.swaps.remove_federation(&id);
         self.wallets.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.news.send_modify(|news| *news = news.wrapping_add(1));
+        Ok(())
+    }
+
+    async fn check_empty(&self, wallet: &WalletFederation) -> Result<(), GatewayError> {
+        let open = self.swaps.open_in(wallet.id()).await?;
+        if open > 0 {
+            let detail = format!("{open} swaps are open: drain the gateway first");
+            return Err(ApiError::new(409, "open_swaps", detail).into());
+        }
+        let balance = wallet.balance().await?;
+        if !balance.is_zero() {
+            let detail = format!("there are {balance} in it: withdraw them first");
+            return Err(ApiError::new(409, "not_empty", detail).into());
+        }
         Ok(())
     }
 

@@ -35,6 +35,8 @@ pub(crate) const TOTALS: Table<(), Totals> = Table::new(8, "totals");
 /// Fees, and when they were replaced.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct FeeHistory {
+    /// What the configuration said last: when it says something else, that counts.
+    pub configured: Fees,
     /// Those of now.
     pub current: Fees,
     /// Earlier ones and until when (seconds since 1970) they were in force.

@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn peers_and_amounts_are_read() {
-        let key = "02".to_owned() + &"79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+        let key = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798".to_owned();
         assert_eq!(read_peer(&key).unwrap().1, None);
         let (_, address) = read_peer(&format!("{key}@127.0.0.1:9735")).unwrap();
         assert_eq!(address, Some("127.0.0.1:9735".parse().unwrap()));

@@ -30,6 +30,8 @@ pub(super) enum Step {
 pub(super) struct Memory {
     /// Whether no earlier process can have asked the node to pay.
     pub fresh: bool,
+    /// Whether the node has answered a request to pay.
+    pub asked: bool,
     /// When this task first met what it is still waiting for.
     pub since: Option<tokio::time::Instant>,
 }
@@ -85,7 +87,7 @@ impl Swaps {
     }
 
     async fn steps(self: &Arc<Self>, swap: SwapId, fresh: bool) {
-        let mut memory = Memory { fresh, since: None };
+        let mut memory = Memory { fresh, ..Memory::default() };
         let mut pause = SHORT_PAUSE;
         loop {
             let step = match swap {

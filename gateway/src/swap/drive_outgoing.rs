@@ -46,8 +46,9 @@ impl Swaps {
     /// Pays, or asks for the result.
     ///
     /// Only the task of a swap that was written just now calls `pay` without asking first. A task of a later process asks,
-    /// and calls `pay` again only if the node has no record at all, while the contract still covers it: `pay` is once for
-    /// each payment hash, and it is for the node to keep its records where no operator's cleaning reaches them.
+    /// and calls `pay` once more only if the node has no record at all, while the contract still covers it: `pay` is once
+    /// for each payment hash, and it is for the node to keep its records where no operator's cleaning reaches them. A node
+    /// that was asked and then knows nothing is not asked again.
     async fn step_started(
         self: &Arc<Self>,
         swap: Outgoing,
@@ -61,13 +62,14 @@ impl Swaps {
             .map_err(|_| GatewayError::refused("corrupt", "the stored invoice can't be read"))?;
         let hash = swap.contract.payment_hash.0;
         let status = if fresh {
-            self.ask_to_pay(&invoice, terms).await
+            self.ask_to_pay(&invoice, terms, memory).await
         } else {
             match self.node.payment(hash).await {
-                Ok(PaymentStatus::Unknown) => match self.terms_again(&swap, &invoice).await? {
+                Ok(PaymentStatus::Unknown) if !memory.asked => match self.terms_again(&swap, &invoice).await?
+                {
                     Some(terms) => {
                         tracing::warn!(contract = %swap.id(), "the node knows nothing of a payment: it is asked to make it");
-                        self.ask_to_pay(&invoice, terms).await
+                        self.ask_to_pay(&invoice, terms, memory).await
                     }
                     None => Ok(PaymentStatus::Unknown),
                 },
@@ -96,16 +98,22 @@ impl Swaps {
         }
     }
 
-    async fn ask_to_pay(&self, invoice: &Bolt11Invoice, terms: Terms) -> Result<PaymentStatus, NodeError> {
-        self.node
-            .pay(PayRequest {
-                invoice: invoice.clone(),
-                amount_msat: terms.amount.msat(),
-                max_fee_msat: terms.max_fee.msat(),
-                max_delay_blocks: terms.max_delay,
-                retry_for: RETRY_FOR,
-            })
-            .await
+    async fn ask_to_pay(
+        &self,
+        invoice: &Bolt11Invoice,
+        terms: Terms,
+        memory: &mut Memory,
+    ) -> Result<PaymentStatus, NodeError> {
+        let request = PayRequest {
+            invoice: invoice.clone(),
+            amount_msat: terms.amount.msat(),
+            max_fee_msat: terms.max_fee.msat(),
+            max_delay_blocks: terms.max_delay,
+            retry_for: RETRY_FOR,
+        };
+        let answer = self.node.pay(request).await;
+        memory.asked = answer.is_ok();
+        answer
     }
 
     /// The terms now, if the contract still covers a payment.

@@ -12,19 +12,32 @@ use crate::config::Fees;
 use crate::store::{FEES, FeeHistory, now};
 
 impl Swaps {
+    /// At a start: the configuration's fees count if they are not those of the last start; else what was set at run time.
+    pub(super) async fn configure_fees(&self, configured: Fees) -> Result<(), DbError> {
+        match FEES.get(self.store.reader(), &()).await? {
+            Some(history) if history.configured == configured => Ok(()),
+            _ => self.change_fees(Some(configured), configured).await,
+        }
+    }
+
     /// Sets the fees; the earlier ones are honoured as long as an announcement of them may last.
     pub async fn set_fees(&self, fees: Fees) -> Result<(), DbError> {
+        self.change_fees(None, fees).await
+    }
+
+    async fn change_fees(&self, configured: Option<Fees>, fees: Fees) -> Result<(), DbError> {
         let now = now().as_secs();
         let mut change = self.store.change().await;
-        let mut history = match FEES.get(&change.batch, &()).await? {
-            Some(history) if history.current == fees => return Ok(()),
-            Some(mut history) => {
-                history.earlier.push((history.current, now));
-                history
-            }
-            None => FeeHistory { current: fees, earlier: Vec::new() },
-        };
+        let mut history = FEES.get(&change.batch, &()).await?.unwrap_or_else(|| FeeHistory {
+            configured: fees,
+            current: fees,
+            earlier: Vec::new(),
+        });
+        if history.current != fees {
+            history.earlier.push((history.current, now));
+        }
         history.current = fees;
+        history.configured = configured.unwrap_or(history.configured);
         history.earlier.retain(|(_, until)| until.saturating_add(LIFETIME + CLOCK_SKEW) > now);
         FEES.put(&mut change.batch, &(), &history);
         change.commit().await

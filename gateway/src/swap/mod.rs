@@ -113,7 +113,7 @@ impl Swaps {
             stop: signal::Sender::new(false),
             failed: signal::Sender::new(None),
         });
-        swaps.set_fees(fees).await?;
+        swaps.configure_fees(fees).await?;
         for swap in swaps.store.open_incoming().await? {
             swaps.note_exposure(&swap);
         }

@@ -79,10 +79,8 @@ impl Swaps {
             return Err(GatewayError::refused("contract_spent", format!("the contract is {}", view.state)));
         }
         // An own invoice is checked against its contract's heights too.
-        let inside = match self.store.incoming(&hash).await? {
-            Some(incoming) => Some(self.check_inside(&incoming, &order, &info)),
-            None => None,
-        };
+        let own = self.store.incoming(&hash).await?;
+        let inside = own.map(|incoming| self.check_inside(&incoming, &order, &info));
         let height = height.max(info.block_height);
         let verdict = self.judge(&order, &*federation, height, &earlier).await?;
         self.begin(order, id, verdict, inside).await

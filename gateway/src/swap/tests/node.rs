@@ -39,6 +39,8 @@ pub struct State {
     pub payments: HashMap<[u8; 32], PaymentStatus>,
     /// How often HTLCs were really sent, by hash.
     pub sent: HashMap<[u8; 32], u32>,
+    /// How often it was asked to pay.
+    pub asked: u32,
     pub paid_msat: u64,
     pub hold: HashMap<[u8; 32], HoldInvoiceRequest>,
     pub held: HashMap<[u8; 32], HeldPayment>,
@@ -73,6 +75,7 @@ impl World {
             preimages: HashMap::new(),
             payments: HashMap::new(),
             sent: HashMap::new(),
+            asked: 0,
             paid_msat: 0,
             hold: HashMap::new(),
             held: HashMap::new(),
@@ -160,6 +163,7 @@ impl LightningNode for FakeNode {
         self.bomb
             .around(async {
                 let mut state = self.world.lock();
+                state.asked += 1;
                 match state.fate {
                     Fate::Refuses => return Err(NodeError::Refused("senseless".into())),
                     Fate::Forgets => return Ok(PaymentStatus::Unknown),

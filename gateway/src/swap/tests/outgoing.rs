@@ -86,6 +86,7 @@ async fn a_node_that_forgets_neither_pays_nor_refunds() {
     assert!(matches!(waited.state, OutgoingState::Started(_)), "{:?}", waited.state);
     let report = swaps.report(None).await.unwrap();
     assert_eq!(report.open.paying, 1);
+    assert_eq!(stage.node.lock().asked, 1);
     // At the expiry the user takes the money back by himself.
     stage.federations[0].lock().contracts.get_mut(&swap.id()).unwrap().state = ContractState::Refunded;
     assert_eq!(closed_outgoing(&swaps, swap.id()).await.state, OutgoingState::Lapsed);
@@ -226,6 +227,9 @@ async fn fees_of_an_hour_ago_are_honoured() {
     swaps.set_fees(dearer).await.unwrap();
     let swap = swaps.pay(stage.order(0, 1, 50)).await.unwrap();
     assert!(matches!(closed_outgoing(&swaps, swap.id()).await.state, OutgoingState::Done { .. }));
+    // They outlive the process, unless the configuration changes.
+    swaps.stop().await;
+    assert_eq!(stage.start().await.fees().await.unwrap(), dearer);
 }
 
 #[tokio::test(start_paused = true)]
