@@ -15,12 +15,12 @@ use federation_mint::MintConfig;
 use federation_mint::client::Deriver;
 use federation_wallet::WalletConfig;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use zeroize::Zeroizing;
 
 use crate::api::{FederationApi, Request};
 use crate::engine::Plan;
-use crate::store::{NOTES, OPEN, OpId, RESERVED, UNFINISHED};
+use crate::store::{Destination, NOTES, OPEN, OpId, RESERVED, UNFINISHED};
 use crate::tasks::{Running, Tasks, Troubles};
 use crate::{ClientError, Result, words};
 
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     /// Operations that are being driven.
     pub flows: Running,
     pub troubles: Troubles,
+    /// Ends the pauses after failures: somebody waits.
+    pub nudge: Notify,
     tasks: Weak<Tasks>,
 }
 
@@ -96,6 +98,7 @@ impl Client {
             drivers: Running::default(),
             flows: Running::default(),
             troubles: Troubles::default(),
+            nudge: Notify::new(),
             tasks: Arc::downgrade(&tasks),
         };
         Ok(Self { inner: Arc::new(inner), tasks: Some(tasks) })
@@ -131,6 +134,11 @@ impl Client {
     /// Wakes whoever waits for something in the database.
     pub(crate) fn touch(&self) {
         self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Pauses after a failure, until somebody begins to wait for a result.
+    pub(crate) async fn rest(&self, time: Duration) {
+        let _ = tokio::time::timeout(time, self.inner.nudge.notified()).await;
     }
 
     /// The federation's id.
@@ -181,7 +189,9 @@ impl Client {
         let mut incoming = Vec::new();
         for (op, ()) in UNFINISHED.all(self.db()).await? {
             let record = crate::store::TRANSACTIONS.get(self.db(), &op).await?;
-            incoming.extend(record.iter().flat_map(|r| &r.issues).map(|issue| issue.denomination.amount()));
+            let issues = record.iter().flat_map(|record| &record.issues);
+            let kept = issues.filter(|issue| issue.destination == Destination::Keep);
+            incoming.extend(kept.map(|issue| issue.denomination.amount()));
         }
         total(incoming)
     }

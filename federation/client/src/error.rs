@@ -13,13 +13,17 @@ pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// The wallet belongs to no federation yet.
-    #[error("this wallet has joined no federation yet: run `ecash join INVITE` with an invite code from a guardian")]
+    #[error(
+        "this wallet has joined no federation yet: run `ecash join INVITE` with an invite code from a guardian"
+    )]
     NotJoined,
     /// The wallet belongs to another federation.
     #[error("this wallet belongs to federation {0} already: use another --data-dir for another federation")]
     AlreadyJoined(FederationId),
     /// The configuration that guardians served is not the invite's.
-    #[error("no guardian of the invite served the configuration that the invite names: get a new invite code from someone you trust")]
+    #[error(
+        "no guardian of the invite served the configuration that the invite names: get a new invite code from someone you trust"
+    )]
     WrongConfig,
     /// The federation lacks a module, or its configuration cannot be read.
     #[error("the federation has no {0} module that this version understands: update ecash")]
@@ -36,7 +40,9 @@ pub enum ClientError {
         reason: String,
     },
     /// Too few guardians answered. What was begun is saved.
-    #[error("too few guardians answer ({0}): nothing is lost, try again later; what was begun goes on at the next start")]
+    #[error(
+        "too few guardians answer ({0}): nothing is lost, try again later; what was begun goes on at the next start"
+    )]
     Unreachable(String),
     /// Guardians contradict each other, so that no f + 1 of them say the same.
     #[error("the guardians' answers about {0} differ: try again; if it stays, tell the guardians")]
@@ -107,7 +113,9 @@ pub enum ClientError {
     #[error("the invoice expired {} s ago: ask the payee for a new one", .0.as_secs())]
     InvoiceExpired(Duration),
     /// The invoice is of another network.
-    #[error("the invoice is of {invoice}, this federation is on {federation}: ask the payee for an invoice of {federation}")]
+    #[error(
+        "the invoice is of {invoice}, this federation is on {federation}: ask the payee for an invoice of {federation}"
+    )]
     InvoiceNetwork {
         /// Of the invoice.
         invoice: String,
@@ -124,7 +132,9 @@ pub enum ClientError {
     #[error("there is no gateway{0}: your notes are still here; try again later")]
     NoGateway(String),
     /// The chosen gateway does not answer.
-    #[error("the gateway {url} does not answer ({reason}): try again later, or choose another one of `ecash gateways`")]
+    #[error(
+        "the gateway {url} does not answer ({reason}): try again later, or choose another one of `ecash gateways`"
+    )]
     GatewayDown {
         /// Its base URL.
         url: String,
@@ -132,7 +142,9 @@ pub enum ClientError {
         reason: String,
     },
     /// A gateway did something that it must not.
-    #[error("the gateway {url} answered with something false ({reason}): do not use it; choose another one of `ecash gateways`")]
+    #[error(
+        "the gateway {url} answered with something false ({reason}): do not use it; choose another one of `ecash gateways`"
+    )]
     GatewayFalse {
         /// Its base URL.
         url: String,
@@ -143,7 +155,9 @@ pub enum ClientError {
     #[error("the payment failed: {0}. Your money is back in the wallet")]
     PaymentFailed(String),
     /// The payment's result is not known yet.
-    #[error("the payment is still under way ({0}): it goes on at every start of ecash, and ends paid or with the money back; `ecash history` shows which")]
+    #[error(
+        "the payment is still under way ({0}): it goes on at every start of ecash, and ends paid or with the money back; `ecash history` shows which"
+    )]
     PaymentPending(String),
     /// An incoming payment that came to nothing.
     #[error("nobody paid the invoice before it expired")]

@@ -63,8 +63,13 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(explain)?;
         // Under another name first, so that a crash leaves either no words or all twelve.
         let draft = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(explain)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(explain)?;
         writeln!(file, "{}", words.as_str()).map_err(explain)?;
         file.sync_all().map_err(explain)?;
         // A link, unlike a rename, never replaces words that are there.

@@ -68,7 +68,11 @@ impl Client {
     ///
     /// # Errors
     /// As there.
-    pub async fn open_over(db: Arc<dyn Database>, words: &Words, transport: Arc<dyn Transport>) -> Result<Self> {
+    pub async fn open_over(
+        db: Arc<dyn Database>,
+        words: &Words,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self> {
         let joined = JOINED.get(&*db, &()).await?.ok_or(ClientError::NotJoined)?;
         let config = read(&joined)?;
         let first = rand::thread_rng().gen_range(0..joined.urls.len().max(1));

@@ -26,6 +26,8 @@ pub mod words;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use client::Client;
 pub use error::{ClientError, Result};

@@ -54,10 +54,17 @@ impl Troubles {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(op);
     }
 
-    /// The last failure, if there were several in a row.
-    pub fn of(&self, op: &OpId) -> Option<ClientError> {
+    /// How many failures there were in a row.
+    pub fn count(&self, op: &OpId) -> u32 {
         let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.get(op).filter(|(count, _)| *count >= TELL_AFTER).map(|(_, error)| error.clone())
+        troubles.get(op).map_or(0, |(count, _)| *count)
+    }
+
+    /// The last failure, if there were several in a row, the last one after the first `known`.
+    pub fn since(&self, op: &OpId, known: u32) -> Option<ClientError> {
+        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |count: u32| count >= TELL_AFTER && count > known;
+        troubles.get(op).filter(|(count, _)| told(*count)).map(|(_, error)| error.clone())
     }
 }
 
@@ -69,11 +76,13 @@ mod tests {
     fn one_failure_is_not_told() {
         let troubles = Troubles::default();
         troubles.add([1; 32], ClientError::NotPaid);
-        assert!(troubles.of(&[1; 32]).is_none());
+        assert!(troubles.since(&[1; 32], 0).is_none());
         troubles.add([1; 32], ClientError::NotPaid);
-        assert!(troubles.of(&[1; 32]).is_some());
+        assert!(troubles.since(&[1; 32], 0).is_some());
+        // Who comes later hears of new ones only.
+        assert!(troubles.since(&[1; 32], troubles.count(&[1; 32])).is_none());
         troubles.clear(&[1; 32]);
-        assert!(troubles.of(&[1; 32]).is_none());
+        assert!(troubles.since(&[1; 32], 0).is_none());
     }
 
     #[test]

@@ -1,2 +1,428 @@
-//! temporary
-pub(crate) fn mint_config() -> federation_mint::MintConfig { todo!() }
+//! A federation of one guardian in memory, and a gateway, behind [`Transport`]: real keys, real signatures and the rules of
+//! the mint and of contracts in short form; and faults on demand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bitcoin::Network;
+use bitcoin::secp256k1::{Keypair, PublicKey, SECP256K1, SecretKey};
+use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint, GuardianKeys, ModuleConfig};
+use federation_core::db::Database;
+use federation_core::encoding::{decode, encode};
+use federation_core::invite::InviteCode;
+use federation_core::rest::{OutputStatus, TransactionResponse, TransactionStatus};
+use federation_core::{Amount, FederationId, ModuleId, PeerId, Transaction, TxId};
+use federation_lightning::client::LightningKeys;
+use federation_lightning::contract::{sign_cancellation, verify_cancellation};
+use federation_lightning::gateway::LIFETIME;
+use federation_lightning::report::{ContractKind, ContractReport, ContractState};
+use federation_lightning::{
+    Announcement, Contract, ContractId, GatewayFees, GatewayInfo, LightningConfig, LightningFees,
+    LightningInput, LightningOutcome, LightningOutput, OutgoingContract, Preimage,
+};
+use federation_mint::{MintConfig, MintParams, MintSecret, NoteInput, NoteOutput, PointBytes};
+use federation_tbs::{combine, sign};
+use federation_wallet::{WalletConfig, WalletParams};
+use rand::SeedableRng as _;
+use serde_json::{Value, json};
+
+use crate::api::{CallError, Method, Request, Transport};
+use crate::gateway::{PayRequest, PayResponse};
+use crate::{Client, Words};
+
+pub const GUARDIAN: &str = "http://guardian";
+pub const GATEWAY: &str = "http://gateway";
+const MINT: ModuleId = ModuleId(0);
+const WALLET: ModuleId = ModuleId(1);
+const LIGHTNING: ModuleId = ModuleId(2);
+/// 1 msat to about 16 sat.
+const DENOMINATIONS: usize = 15;
+
+struct Keys {
+    mint: MintConfig,
+    secret: MintSecret,
+    wallet: WalletConfig,
+    lightning: LightningConfig,
+}
+
+fn keys() -> &'static Keys {
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let mut sets =
+            federation_tbs::dkg::testing::run(1, DENOMINATIONS + 2, &mut rng).unwrap().swap_remove(0).keys;
+        let (preimages, beacon) = (sets.pop().unwrap(), sets.pop().unwrap());
+        let (mint, secret) = federation_mint::generate(sets, MintParams::default());
+        let fees = LightningFees { fund: Amount::from_msat(3), spend: Amount::from_msat(2) };
+        let (lightning, _) = LightningConfig::generate(preimages, Network::Regtest, fees);
+        let guardian = SecretKey::from_slice(&[1; 32]).unwrap().public_key(SECP256K1);
+        let wallet = WalletConfig::generate(
+            Network::Regtest,
+            WalletParams::for_network(Network::Regtest),
+            0,
+            BTreeMap::from([(PeerId(0), guardian)]),
+            beacon.public,
+            beacon.shares,
+        );
+        Keys { mint, secret, wallet: wallet.unwrap(), lightning }
+    })
+}
+
+pub fn mint_config() -> MintConfig {
+    keys().mint.clone()
+}
+
+pub fn config() -> ConsensusConfig {
+    let module = |kind: &str, config| ModuleConfig { kind: kind.to_owned(), config };
+    let identity = SecretKey::from_slice(&[2; 32]).unwrap().x_only_public_key(SECP256K1).0;
+    ConsensusConfig {
+        version: 1,
+        name: "test".to_owned(),
+        network: Network::Regtest,
+        guardians: BTreeMap::from([(PeerId(0), GuardianKeys { identity, certificate: [0; 32] })]),
+        coin_keys: Vec::new(),
+        modules: BTreeMap::from([
+            (MINT, module("mint", encode(&keys().mint))),
+            (WALLET, module("wallet", encode(&keys().wallet))),
+            (LIGHTNING, module("lightning", encode(&keys().lightning))),
+        ]),
+    }
+}
+
+/// What happens to the next requests whose path contains a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request never arrives.
+    Down,
+    /// It arrives and is done, and the answer is lost.
+    LostAnswer,
+    /// The process that asks is killed here: the answer never comes.
+    Hang,
+}
+
+#[derive(Default)]
+struct State {
+    transactions: BTreeMap<TxId, TransactionResponse>,
+    spent: BTreeSet<[u8; 32]>,
+    issued: BTreeSet<Vec<u8>>,
+    contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
+    faults: VecDeque<(String, Fault)>,
+    /// How often the transactions' endpoint was handed something.
+    submissions: usize,
+    /// What the gateway does.
+    gateway: GatewayMood,
+    /// Faces and fees of all that went in and out, in msat.
+    minted: i128,
+}
+
+/// What the gateway does with a payment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayMood {
+    /// Pays.
+    #[default]
+    Pays,
+    /// Fails and signs a cancellation.
+    Cancels,
+    /// Answers with a signature that is not its own.
+    Forges,
+    /// Claims the contract and does not answer.
+    TakesSilently,
+    /// Does not answer at all.
+    Gone,
+}
+
+/// The world outside the wallet.
+#[derive(Default)]
+pub struct World {
+    state: Mutex<State>,
+}
+
+/// The preimage that all test invoices have.
+pub const PREIMAGE: Preimage = Preimage([9; 32]);
+
+fn gateway_key() -> Keypair {
+    LightningKeys::new(&[8; 64], config().id()).gateway().unwrap()
+}
+
+fn refused(status: u16, code: &str) -> CallError {
+    CallError::Refused { status, code: code.to_owned(), detail: code.to_owned() }
+}
+
+impl World {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn invite() -> InviteCode {
+        InviteCode { federation: config().id(), api_urls: vec![GUARDIAN.to_owned()] }
+    }
+
+    /// A wallet in this world.
+    pub async fn join(self: &Arc<Self>, db: &Arc<dyn Database>, words: &Words) -> Client {
+        Client::join_over(db.clone(), words, &Self::invite(), self.clone()).await.unwrap()
+    }
+
+    /// The same wallet after a restart.
+    pub async fn open(self: &Arc<Self>, db: &Arc<dyn Database>, words: &Words) -> Client {
+        Client::open_over(db.clone(), words, self.clone()).await.unwrap()
+    }
+
+    pub fn fault(&self, path: &str, fault: Fault) {
+        self.state.lock().unwrap().faults.push_back((path.to_owned(), fault));
+    }
+
+    pub fn gateway(&self, mood: GatewayMood) {
+        self.state.lock().unwrap().gateway = mood;
+    }
+
+    pub fn submissions(&self) -> usize {
+        self.state.lock().unwrap().submissions
+    }
+
+    /// What notes are out there.
+    pub fn circulating(&self) -> i128 {
+        self.state.lock().unwrap().minted
+    }
+
+    /// Spends a note behind its owner's back.
+    pub fn spend(&self, nonce: [u8; 32]) {
+        self.state.lock().unwrap().spent.insert(nonce);
+    }
+
+    fn answer(&self, request: &Request) -> Result<Value, CallError> {
+        let mut state = self.state.lock().unwrap();
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let parameter = |name: &str| {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(key, _)| *key == name)
+                .map(|(_, v)| v)
+        };
+        match (request.method, path) {
+            (Method::Get, "/v1/config") => {
+                let api_url = GUARDIAN.to_owned();
+                let endpoint = Endpoint { name: "g".into(), api_url, link_address: String::new() };
+                Ok(json!(ConfigResponse {
+                    federation_id: config().id(),
+                    consensus: encode(&config()),
+                    endpoints: BTreeMap::from([(PeerId(0), endpoint)]),
+                    modules: BTreeMap::new(),
+                }))
+            }
+            (Method::Post, "/v1/transactions") => {
+                state.submissions += 1;
+                let transaction: Transaction = serde_json::from_value(request.body.clone()).unwrap();
+                state.apply(&transaction).map(|response| json!(response))
+            }
+            (Method::Get, "/v1/modules/mint/spent") => {
+                let prefix = parameter("prefix").unwrap();
+                let found = state.spent.iter().map(hex::encode).filter(|nonce| nonce.starts_with(prefix));
+                Ok(json!({ "nonces": found.collect::<Vec<_>>(), "more": false }))
+            }
+            (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": 100 })),
+            (Method::Get, "/v1/modules/lightning/gateways") => Ok(json!([announcement()])),
+            (Method::Get, "/v1/modules/lightning/contract") => {
+                let id: ContractId = parameter("id").unwrap().parse().unwrap();
+                let (contract, at, preimage) =
+                    state.contracts.get(&id).ok_or(refused(404, "unknown_contract"))?;
+                Ok(json!(ContractReport {
+                    id,
+                    kind: ContractKind::Outgoing,
+                    amount: contract.amount,
+                    state: *at,
+                    preimage: *preimage,
+                    deadline_height: contract.expiry_height,
+                    height: 100,
+                }))
+            }
+            (Method::Get, path) => {
+                let mut parts = path.trim_start_matches("/v1/").split('/');
+                let (kind, txid) = (parts.next().unwrap(), parts.next().unwrap_or_default());
+                let response = txid.parse().ok().and_then(|txid: TxId| state.transactions.get(&txid));
+                let response = response.ok_or(refused(404, "unknown_transaction"))?;
+                match (kind, parts.next()) {
+                    ("transactions", None) => Ok(json!(response)),
+                    ("outcomes", Some(index)) => {
+                        let output = response.outputs.get(index.parse::<usize>().unwrap());
+                        output.map(|output| json!(output)).ok_or(refused(404, "unknown_output"))
+                    }
+                    _ => panic!("{path}"),
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn gateway_answer(&self, request: &Request) -> Result<Value, CallError> {
+        let mut state = self.state.lock().unwrap();
+        if request.path == "/v1/info" {
+            return if state.gateway == GatewayMood::Gone {
+                Err(CallError::Down("gone".into()))
+            } else {
+                Ok(json!({}))
+            };
+        }
+        let mood = state.gateway;
+        let pay: PayRequest = serde_json::from_value(request.body.clone()).unwrap();
+        let contract = state.contracts.get_mut(&pay.contract_id).expect("funded before the gateway is asked");
+        assert_eq!(contract.0, decode(&pay.contract, 1000).unwrap());
+        let mut claim = || (contract.1, contract.2) = (ContractState::Claimed, Some(PREIMAGE));
+        let sign = |key: &Keypair| sign_cancellation(config().id(), pay.contract_id, key);
+        let reason = || "no route".to_owned();
+        let answer = match mood {
+            GatewayMood::Pays => {
+                claim();
+                PayResponse::Succeeded { preimage: PREIMAGE }
+            }
+            GatewayMood::Cancels => {
+                PayResponse::Failed { reason: reason(), cancellation: sign(&gateway_key()) }
+            }
+            GatewayMood::Forges => {
+                let other = Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&[5; 32]).unwrap());
+                PayResponse::Failed { reason: reason(), cancellation: sign(&other) }
+            }
+            GatewayMood::TakesSilently => {
+                claim();
+                return Err(CallError::Down("silence".into()));
+            }
+            GatewayMood::Gone => return Err(CallError::Down("gone".into())),
+        };
+        Ok(json!(answer))
+    }
+}
+
+fn announcement() -> Announcement {
+    let info = GatewayInfo {
+        key: gateway_key().x_only_public_key().0,
+        alias: "g".into(),
+        api_url: GATEWAY.to_owned(),
+        node_id: PublicKey::from_keypair(&gateway_key()),
+        send_fees: GatewayFees { base: Amount::from_msat(10), ppm: 1000 },
+        receive_fees: GatewayFees::default(),
+        min: Amount::from_msat(1),
+        max: Amount::from_msat(1_000_000),
+        expires_at: crate::ops::now().as_secs() + LIFETIME,
+    };
+    Announcement::sign(config().id(), info, &gateway_key())
+}
+
+impl State {
+    /// The rules, all of an epoch at once.
+    fn apply(&mut self, transaction: &Transaction) -> Result<TransactionResponse, CallError> {
+        let federation: FederationId = config().id();
+        let txid = transaction.txid(federation);
+        if let Some(known) = self.transactions.get(&txid) {
+            return Ok(known.clone());
+        }
+        transaction.check_signatures(federation).map_err(|_| refused(400, "bad_signature"))?;
+        let (mut sum, mut minted) = (0i128, 0i128);
+        let (mut spent, mut refunded) = (Vec::new(), Vec::new());
+        for input in &transaction.inputs {
+            match input.module {
+                MINT => {
+                    let note: NoteInput = decode(&input.body, 1000).unwrap();
+                    let nonce = input.key.serialize();
+                    let key = &keys().mint.keys(note.denomination).unwrap().public;
+                    assert!(federation_tbs::verify(&nonce, &note.signature, key), "a bad note");
+                    if self.spent.contains(&nonce) || spent.contains(&nonce) {
+                        return Err(refused(422, "double_spend"));
+                    }
+                    spent.push(nonce);
+                    sum += i128::from(note.denomination.amount().msat());
+                    minted -= i128::from(note.denomination.amount().msat());
+                }
+                LIGHTNING => match decode(&input.body, 1000).unwrap() {
+                    LightningInput::RefundOutgoing { contract, cancellation } => {
+                        let (found, state, _) = self.contracts.get(&contract).unwrap();
+                        assert_eq!(found.user_key, input.key);
+                        let signature = cancellation.ok_or(refused(422, "not_expired"))?.0;
+                        assert!(verify_cancellation(federation, contract, &found.gateway_key, &signature));
+                        if *state != ContractState::Funded {
+                            return Err(refused(422, "contract_spent"));
+                        }
+                        sum += i128::from(found.amount.msat()) - 2;
+                        refunded.push(contract);
+                    }
+                    other => panic!("{other:?}"),
+                },
+                // Money from nowhere, for tests to begin with.
+                _ => sum += i128::from(decode::<u64>(&input.body, 8).unwrap()),
+            }
+        }
+        let mut outputs = Vec::new();
+        let mut contracts = Vec::new();
+        for output in &transaction.outputs {
+            let bytes = match output.module {
+                MINT => {
+                    let note: NoteOutput = decode(&output.body, 1000).unwrap();
+                    assert!(self.issued.insert(output.body.clone()), "a blinded nonce was used twice");
+                    sum -= i128::from(note.denomination.amount().msat());
+                    minted += i128::from(note.denomination.amount().msat());
+                    let share = &keys().secret.shares[usize::from(note.denomination.exponent())];
+                    let share = sign(&note.blinded_nonce, share);
+                    encode(&PointBytes(combine(&BTreeMap::from([(0, share)]), 1).unwrap().to_bytes()))
+                }
+                _ => match decode::<LightningOutput>(&output.body, 10_000).unwrap().0 {
+                    Contract::Outgoing(contract) => {
+                        sum -= i128::from(contract.amount.msat()) + 3;
+                        contracts.push(contract);
+                        encode(&LightningOutcome::Funded)
+                    }
+                    other => panic!("{other:?}"),
+                },
+            };
+            outputs.push(OutputStatus::Ready { bytes, outcome: Value::Null });
+        }
+        if sum < 0 {
+            return Err(refused(422, "unbalanced"));
+        }
+        self.spent.extend(spent);
+        for contract in refunded {
+            self.contracts.get_mut(&contract).unwrap().1 = ContractState::Refunded;
+        }
+        for contract in contracts {
+            let id = Contract::Outgoing(contract.clone()).id(federation);
+            self.contracts.insert(id, (contract, ContractState::Funded, None));
+        }
+        self.minted += minted;
+        let response =
+            TransactionResponse { txid, status: TransactionStatus::Accepted { epoch: 1 }, outputs };
+        self.transactions.insert(txid, response.clone());
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl Transport for World {
+    async fn call(&self, base: &str, request: &Request, _: Duration) -> Result<Value, CallError> {
+        let fault = {
+            let mut state = self.state.lock().unwrap();
+            let place = state.faults.iter().position(|(path, _)| request.path.contains(path.as_str()));
+            place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault)
+        };
+        if fault == Some(Fault::Down) {
+            return Err(CallError::Down("down".into()));
+        }
+        let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
+        match fault {
+            Some(Fault::LostAnswer) => Err(CallError::Down("lost".into())),
+            Some(_) => std::future::pending().await,
+            None => answer,
+        }
+    }
+}
+
+/// Gives a wallet money from nowhere.
+pub async fn fund(client: &Client, msat: u64) {
+    use federation_core::Input;
+    use federation_core::module::Value;
+    let key = Keypair::new(SECP256K1, &mut rand::thread_rng());
+    let input = Input { module: ModuleId(9), key: key.x_only_public_key().0, body: encode(&msat) };
+    let op = crate::ops::fresh_id();
+    let value = Value::free(Amount::from_msat(msat));
+    client.transact(op, vec![(input, key, value)], Vec::new()).await.unwrap();
+    client.settled(op).await.unwrap();
+}

@@ -79,9 +79,11 @@ fn read(base: &str, status: u16, bytes: &[u8]) -> Result<Value, CallError> {
             .map_err(|error| CallError::Down(format!("{base}: the answer is no JSON: {error}")));
     }
     match serde_json::from_slice::<ProblemDocument>(bytes) {
-        Ok(problem) => {
-            Err(CallError::Refused { status, code: printable(&problem.code), detail: printable(&problem.detail) })
-        }
+        Ok(problem) => Err(CallError::Refused {
+            status,
+            code: printable(&problem.code),
+            detail: printable(&problem.detail),
+        }),
         // Not from a guardian or gateway of this project, but from something in between.
         Err(_) => Err(CallError::Down(format!("{base}: HTTP status {status} without a problem document"))),
     }

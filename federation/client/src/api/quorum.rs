@@ -117,7 +117,8 @@ impl FederationApi {
     /// The guardians, the best to ask first: from the preferred one on, those in trouble at the end.
     fn order(&self) -> Vec<(PeerId, String)> {
         let first = self.first.load(Ordering::Relaxed);
-        let mut order: Vec<_> = self.peers.iter().cycle().skip(first).take(self.peers.len()).cloned().collect();
+        let mut order: Vec<_> =
+            self.peers.iter().cycle().skip(first).take(self.peers.len()).cloned().collect();
         let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         order.sort_by_key(|(peer, _)| slow.get(peer).is_some_and(|since| since.elapsed() < AVOIDED));
         order
@@ -180,7 +181,9 @@ impl FederationApi {
         let found = self
             .gather(request, wait, needed, |_, answer| match view(answer) {
                 Ok(value) => match views.iter().position(|(seen, _)| *seen == value) {
-                    Some(place) if views.get(place).is_some_and(|(_, count)| count.saturating_add(1) >= needed) => {
+                    Some(place)
+                        if views.get(place).is_some_and(|(_, count)| count.saturating_add(1) >= needed) =>
+                    {
                         Step::Done(Ok(value))
                     }
                     Some(place) => {

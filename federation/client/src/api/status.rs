@@ -41,7 +41,9 @@ fn seconds(wait: Duration) -> u64 {
 /// What of a status must be the same for two guardians: reasons are words.
 fn decision(response: TransactionResponse) -> TransactionStatus {
     match response.status {
-        TransactionStatus::Rejected { code, .. } => TransactionStatus::Rejected { code, reason: String::new() },
+        TransactionStatus::Rejected { code, .. } => {
+            TransactionStatus::Rejected { code, reason: String::new() }
+        }
         status => status,
     }
 }
@@ -52,18 +54,23 @@ impl FederationApi {
     /// # Errors
     /// [`ClientError::Unreachable`]: nobody took it, and fewer than f + 1 said no. Submit again.
     pub async fn submit(&self, transaction: &Transaction) -> Result<Submission> {
-        let body = serde_json::to_value(transaction).map_err(|error| ClientError::Internal(error.to_string()))?;
+        let body =
+            serde_json::to_value(transaction).map_err(|error| ClientError::Internal(error.to_string()))?;
         let request = Request::post("/v1/transactions", body);
         let mut tally = Refusals::new(self.max_faulty());
         let found = self
-            .gather(&request, Duration::ZERO, 1, |by, answer| match answer.map(parse::<TransactionResponse>) {
-                Ok(Some(response)) => Step::Done(Ok(Submission::Taken { by, response })),
-                Ok(None) => Step::More,
-                Err(error) => tally.add(error),
+            .gather(&request, Duration::ZERO, 1, |by, answer| {
+                match answer.map(parse::<TransactionResponse>) {
+                    Ok(Some(response)) => Step::Done(Ok(Submission::Taken { by, response })),
+                    Ok(None) => Step::More,
+                    Err(error) => tally.add(error),
+                }
             })
             .await;
         match found {
-            Some(Err(ClientError::Refused { code, detail })) => Ok(Submission::Refused { code, reason: detail }),
+            Some(Err(ClientError::Refused { code, detail })) => {
+                Ok(Submission::Refused { code, reason: detail })
+            }
             Some(result) => result,
             None => Err(tally.unreachable()),
         }
@@ -72,22 +79,29 @@ impl FederationApi {
     /// The first guardian's word that a transaction is decided (with `ready`: that all its outputs are ready too), after at most
     /// `wait`; `None`: not yet. One guardian's word: a rejection is to be confirmed by [`decision`](Self::decision), a
     /// signature by its check.
-    pub async fn follow(&self, txid: TxId, ready: bool, wait: Duration) -> Result<Option<TransactionResponse>> {
+    pub async fn follow(
+        &self,
+        txid: TxId,
+        ready: bool,
+        wait: Duration,
+    ) -> Result<Option<TransactionResponse>> {
         let until = if ready { "ready" } else { "decided" };
         let request = Request::get(format!("/v1/transactions/{txid}?wait={}&until={until}", seconds(wait)));
         let mut tally = Refusals::new(self.max_faulty());
         let mut answered = false;
         let found = self
             .gather(&request, wait, 1, |_, answer| match answer {
-                Ok(value) => match parse::<TransactionResponse>(value).filter(|response| response.txid == txid) {
-                    Some(response) => {
-                        answered = true;
-                        let waiting = ready && response.outputs.contains(&OutputStatus::Pending);
-                        let decided = response.status != TransactionStatus::Proposed;
-                        if decided && !waiting { Step::Done(Ok(Some(response))) } else { Step::Counted }
+                Ok(value) => {
+                    match parse::<TransactionResponse>(value).filter(|response| response.txid == txid) {
+                        Some(response) => {
+                            answered = true;
+                            let waiting = ready && response.outputs.contains(&OutputStatus::Pending);
+                            let decided = response.status != TransactionStatus::Proposed;
+                            if decided && !waiting { Step::Done(Ok(Some(response))) } else { Step::Counted }
+                        }
+                        None => Step::More,
                     }
-                    None => Step::More,
-                },
+                }
                 Err(CallError::Refused { status: 404, .. }) => {
                     answered = true;
                     Step::Counted

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn queries_are_escaped() {
-        let request = Request::module_get("lightning", "contract", &[("id", "a b&c".into()), ("n", "1".into())]);
+        let request =
+            Request::module_get("lightning", "contract", &[("id", "a b&c".into()), ("n", "1".into())]);
         assert_eq!(request.path, "/v1/modules/lightning/contract?id=a%20b%26c&n=1");
     }
 

@@ -79,9 +79,9 @@ pub fn balance(config: &MintConfig, available: &[Denomination], given: &Given<'_
     let room = MAX_PARTS.saturating_sub(given.outputs.len());
     let fits = |notes: &Vec<Denomination>| notes.len() <= room;
     // A spread of small notes is a comfort; without room for it the fewest notes do.
-    let notes = [DEFAULT_SPREAD, 0].into_iter().find_map(|spread| {
-        change(over, config, &held, spread).ok().map(|(notes, _)| notes).filter(fits)
-    });
+    let notes = [DEFAULT_SPREAD, 0]
+        .into_iter()
+        .find_map(|spread| change(over, config, &held, spread).ok().map(|(notes, _)| notes).filter(fits));
     let change = notes.ok_or(ClientError::TooManyNotes)?;
     if change.is_empty() && given.outputs.is_empty() {
         return Err(ClientError::BelowFees(have));

@@ -1,5 +1,7 @@
 //! The first commit of a transaction.
 
+use std::time::Duration;
+
 use bitcoin::secp256k1::Keypair;
 use federation_core::module::Value;
 use federation_core::{Input, Output, Transaction};
@@ -10,11 +12,16 @@ use federation_store::WriteBatch;
 use super::balance::{Given, balance};
 use crate::client::Client;
 use crate::store::{
-    Destination, Held, Issue, NEXT, NOTES, OpId, RESERVED, TRANSACTIONS, TxRecord, TxState, UNFINISHED, counter,
+    Destination, Held, Issue, NEXT, NOTES, OpId, RESERVED, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
+    counter,
 };
 use crate::{ClientError, Result};
 
+/// How long a transaction waits for change of earlier ones that it needs.
+const CHANGE: Duration = Duration::from_secs(30);
+
 /// What a transaction is to do; own notes come in and change goes out as needed.
+#[derive(Clone)]
 pub(crate) struct Plan {
     /// The idempotency key.
     pub op: OpId,
@@ -37,25 +44,44 @@ impl Plan {
 
 impl Client {
     /// Writes a transaction down, with whatever `extra` writes, in one commit, and starts to drive it. If the operation has
-    /// one already, that one is returned and nothing is written.
+    /// one already, that one is returned and nothing is written. If notes are missing that are on their way as change, they
+    /// are waited for.
     pub(crate) async fn begin(
         &self,
         plan: Plan,
         extra: impl FnOnce(&mut WriteBatch, &TxRecord) -> Result<()> + Send,
     ) -> Result<TxRecord> {
-        let guard = self.inner.money.lock().await;
-        let op = plan.op;
-        if let Some(record) = TRANSACTIONS.get(self.db(), &op).await? {
-            return Ok(record);
+        let mut changes = self.inner.changes.subscribe();
+        let deadline = tokio::time::Instant::now().checked_add(CHANGE);
+        loop {
+            changes.borrow_and_update();
+            let guard = self.inner.money.lock().await;
+            if let Some(record) = TRANSACTIONS.get(self.db(), &plan.op).await? {
+                return Ok(record);
+            }
+            let mut batch = WriteBatch::new(self.inner.db.clone());
+            match self.prepare(&mut batch, plan.clone()).await {
+                Ok(record) => {
+                    extra(&mut batch, &record)?;
+                    batch.commit().await?;
+                    drop(guard);
+                    self.touch();
+                    self.spawn_driver(plan.op);
+                    return Ok(record);
+                }
+                Err(ClientError::InsufficientFunds { needed, available }) => {
+                    drop(guard);
+                    let error = ClientError::InsufficientFunds { needed, available };
+                    let hope = available.checked_add(self.incoming().await?).is_some_and(|sum| sum >= needed);
+                    let Some(deadline) = deadline.filter(|_| hope) else { return Err(error) };
+                    match tokio::time::timeout_at(deadline, changes.changed()).await {
+                        Ok(Ok(())) => {}
+                        _ => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let mut batch = WriteBatch::new(self.inner.db.clone());
-        let record = self.prepare(&mut batch, plan).await?;
-        extra(&mut batch, &record)?;
-        batch.commit().await?;
-        drop(guard);
-        self.touch();
-        self.spawn_driver(op);
-        Ok(record)
     }
 
     /// Selects, derives, signs, and writes it all into the batch. The caller holds the money lock.
@@ -93,7 +119,9 @@ impl Client {
             let output = u16::try_from(outputs.len().saturating_add(issues.len()))
                 .map_err(|_| ClientError::TooManyNotes)?;
             issues.push(Issue { output, index: next, denomination, destination });
-            next = next.checked_add(1).ok_or_else(|| ClientError::Internal("no note numbers are left".to_owned()))?;
+            next = next
+                .checked_add(1)
+                .ok_or_else(|| ClientError::Internal("no note numbers are left".to_owned()))?;
         }
         NEXT.put(batch, &counter::NOTES, &next);
         outputs.extend(self.requests(&issues).await?.iter().map(|request| request.output(mint.id)));
@@ -117,9 +145,8 @@ impl Client {
     pub(crate) async fn requests(&self, issues: &[Issue]) -> Result<Vec<NoteRequest>> {
         let wanted: Vec<_> = issues.iter().map(|issue| (issue.index, issue.denomination)).collect();
         let inner = self.inner.clone();
-        let derive = move || {
-            wanted.into_iter().map(|(index, d)| NoteRequest::new(&inner.deriver, index, d)).collect()
-        };
+        let derive =
+            move || wanted.into_iter().map(|(index, d)| NoteRequest::new(&inner.deriver, index, d)).collect();
         tokio::task::spawn_blocking(derive).await.map_err(|error| ClientError::Internal(error.to_string()))
     }
 }

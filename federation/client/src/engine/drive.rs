@@ -59,7 +59,7 @@ impl Client {
                     tracing::debug!("transaction of {}: {error}", hex::encode(op));
                     self.inner.troubles.add(op, error);
                     self.touch();
-                    tokio::time::sleep(pause).await;
+                    self.rest(pause).await;
                     pause = pause.saturating_mul(2).min(longest);
                 }
             }
@@ -159,7 +159,9 @@ impl Client {
         tracing::warn!("a guardian gave wrong signatures of notes; asking the others");
         let request = Request::get(format!("/v1/transactions/{}", record.txid));
         for answer in self.inner.api.all(&request, Duration::ZERO).await.into_values() {
-            let Ok(Ok(response)) = answer.map(serde_json::from_value::<TransactionResponse>) else { continue };
+            let Ok(Ok(response)) = answer.map(serde_json::from_value::<TransactionResponse>) else {
+                continue;
+            };
             if let Finished::All(notes) = self.finished(&record, &response).await? {
                 self.commit_done(op, record, notes).await?;
                 return Ok(Step::Finished);

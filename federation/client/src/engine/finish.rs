@@ -29,7 +29,11 @@ pub(super) enum Finished {
 
 impl Client {
     /// Unblinds and checks.
-    pub(super) async fn finished(&self, record: &TxRecord, response: &TransactionResponse) -> Result<Finished> {
+    pub(super) async fn finished(
+        &self,
+        record: &TxRecord,
+        response: &TransactionResponse,
+    ) -> Result<Finished> {
         let mut signatures: Vec<BlindedSignature> = Vec::with_capacity(record.issues.len());
         for issue in &record.issues {
             match response.outputs.get(usize::from(issue.output)) {
@@ -53,8 +57,11 @@ impl Client {
         .map_err(|error| ClientError::Internal(error.to_string()))?;
         let Ok(notes) = notes else { return Ok(Finished::Wrong) };
         let arrived = record.issues.iter().zip(notes).map(|(issue, note)| {
-            let held =
-                Held { index: issue.index, denomination: issue.denomination, signature: note.signature.clone() };
+            let held = Held {
+                index: issue.index,
+                denomination: issue.denomination,
+                signature: note.signature.clone(),
+            };
             (note.nonce().serialize(), held, issue.destination)
         });
         Ok(Finished::All(arrived.collect()))
@@ -70,7 +77,12 @@ impl Client {
         Ok(())
     }
 
-    pub(super) async fn commit_done(&self, op: OpId, mut record: TxRecord, arrived: Vec<Arrived>) -> Result<()> {
+    pub(super) async fn commit_done(
+        &self,
+        op: OpId,
+        mut record: TxRecord,
+        arrived: Vec<Arrived>,
+    ) -> Result<()> {
         let _guard = self.inner.money.lock().await;
         let mut batch = WriteBatch::new(self.inner.db.clone());
         for (nonce, held, destination) in arrived {

@@ -13,6 +13,8 @@ impl Client {
     /// [`ClientError::Rejected`]; [`ClientError::Unreachable`] and the like when it does not get on for now.
     pub(crate) async fn wait_transaction(&self, op: OpId, done: bool) -> Result<TxRecord> {
         let mut changes = self.inner.changes.subscribe();
+        let known = self.inner.troubles.count(&op);
+        self.inner.nudge.notify_waiters();
         loop {
             changes.borrow_and_update();
             let record = TRANSACTIONS.get(self.db(), &op).await?;
@@ -25,7 +27,7 @@ impl Client {
                 }
                 TxState::Accepted | TxState::Pending => self.spawn_driver(op),
             }
-            if let Some(error) = self.inner.troubles.of(&op) {
+            if let Some(error) = self.inner.troubles.since(&op, known) {
                 return Err(error);
             }
             if changes.changed().await.is_err() {

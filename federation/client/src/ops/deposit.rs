@@ -101,7 +101,8 @@ impl Client {
     /// [`ClientError::Unreachable`], [`ClientError::Refused`]: do not pay anything in then.
     pub async fn deposit_address(&self) -> Result<DepositAddress> {
         let index = self.next_number(counter::DEPOSITS).await?;
-        let key = u32::try_from(index).map_err(|_| ClientError::Internal("no addresses are left".to_owned()))?;
+        let key =
+            u32::try_from(index).map_err(|_| ClientError::Internal("no addresses are left".to_owned()))?;
         let (_, config) = self.wallet();
         let public = self.deposit_keys().key(key).x_only_public_key().0;
         let address = deposit_address(config, &public)
@@ -214,7 +215,8 @@ impl Client {
             }
             let state = match self.wait_transaction(id, true).await {
                 Ok(record) => {
-                    let amount = deposit.amount.checked_sub(record.fees).ok_or(ClientError::AmountTooLarge)?;
+                    let amount =
+                        deposit.amount.checked_sub(record.fees).ok_or(ClientError::AmountTooLarge)?;
                     State::Done { amount }
                 }
                 // The guardian that gave the proof was ahead of the others.

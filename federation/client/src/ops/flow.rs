@@ -60,7 +60,7 @@ impl Client {
                     tracing::debug!("operation {}: {error}", hex::encode(op));
                     self.inner.troubles.add(op, error);
                     self.touch();
-                    tokio::time::sleep(pause).await;
+                    self.rest(pause).await;
                     pause = pause.saturating_mul(2).min(longest);
                 }
             }
@@ -107,6 +107,8 @@ impl Client {
         mut result: impl FnMut(Operation) -> Option<Result<T>> + Send,
     ) -> Result<T> {
         let mut changes = self.inner.changes.subscribe();
+        let known = self.inner.troubles.count(&op);
+        self.inner.nudge.notify_waiters();
         loop {
             changes.borrow_and_update();
             let operation = self.operation(&op).await?;
@@ -114,7 +116,7 @@ impl Client {
             if let Some(result) = result(operation) {
                 return result;
             }
-            if let Some(error) = self.inner.troubles.of(&op) {
+            if let Some(error) = self.inner.troubles.since(&op, known) {
                 return Err(error);
             }
             if open {
@@ -131,7 +133,8 @@ impl Client {
         let _guard = self.inner.money.lock().await;
         let mut batch = WriteBatch::new(self.inner.db.clone());
         let next = NEXT.get(&batch, &counter).await?.unwrap_or_default();
-        let after = next.checked_add(1).ok_or_else(|| ClientError::Internal("no numbers are left".to_owned()))?;
+        let after =
+            next.checked_add(1).ok_or_else(|| ClientError::Internal("no numbers are left".to_owned()))?;
         NEXT.put(&mut batch, &counter, &after);
         batch.commit().await?;
         Ok(next)

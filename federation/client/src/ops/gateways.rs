@@ -85,7 +85,8 @@ impl Client {
         let mut gateways = self.gateways().await?;
         if let Some(wanted) = wanted {
             let same = |url: &str| url.trim_end_matches('/') == wanted.trim_end_matches('/');
-            let found = gateways.into_iter().find(|info| same(&info.api_url) || info.key.to_string() == wanted);
+            let found =
+                gateways.into_iter().find(|info| same(&info.api_url) || info.key.to_string() == wanted);
             let found = found.ok_or_else(|| ClientError::NoGateway(format!(" to the name {wanted}")))?;
             self.probe_gateway(&found.api_url).await?;
             return Ok(found);

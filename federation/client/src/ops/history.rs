@@ -36,7 +36,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Db`].
     pub async fn history(&self) -> Result<Vec<Entry>> {
-        let order: Vec<OpId> = HISTORY.all(self.db()).await?.into_iter().rev().map(|((_, op), ())| op).collect();
+        let order: Vec<OpId> =
+            HISTORY.all(self.db()).await?.into_iter().rev().map(|((_, op), ())| op).collect();
         let operations = OPERATIONS.get_many(self.db(), &order).await?;
         Ok(order.iter().zip(operations).filter_map(|(op, found)| Some(entry(op, &found?))).collect())
     }
@@ -58,46 +59,70 @@ impl Client {
 fn entry(op: &OpId, operation: &Operation) -> Entry {
     let none = String::new;
     let (kind, amount, (status, detail)) = match &operation.kind {
-        Kind::Send(send) => ("send", send.amount, match &send.state {
-            send::State::Preparing => ("preparing", none()),
-            send::State::Ready => ("sent", none()),
-            send::State::Reclaiming => ("reclaiming", none()),
-            send::State::Reclaimed { .. } => ("reclaimed", none()),
-            send::State::Claimed => ("claimed", none()),
-            send::State::Failed { reason, .. } => ("failed", reason.clone()),
-        }),
-        Kind::Receive(receive) => ("receive", receive.amount, match &receive.state {
-            receive::State::Pending => ("pending", none()),
-            receive::State::Done { .. } => ("received", none()),
-            receive::State::Spent => ("failed", "spent before".to_owned()),
-            receive::State::Failed { reason, .. } => ("failed", reason.clone()),
-        }),
-        Kind::Pay(pay) => ("pay", pay.amount, match &pay.state {
-            pay::State::Funding => ("funding", none()),
-            pay::State::Waiting => ("pending", none()),
-            pay::State::Paid { preimage } => ("paid", format!("preimage {preimage}")),
-            pay::State::Refunding { reason, .. } => ("refunding", reason.clone()),
-            pay::State::Refunded { reason } => ("refunded", reason.clone()),
-            pay::State::Failed { reason, .. } => ("failed", reason.clone()),
-        }),
-        Kind::Invoice(invoice) => ("invoice", invoice.amount, match &invoice.state {
-            invoice::State::Waiting => ("waiting", invoice.invoice.clone()),
-            invoice::State::Claiming { .. } => ("claiming", none()),
-            invoice::State::Received { .. } => ("received", none()),
-            invoice::State::Expired => ("expired", none()),
-            invoice::State::Failed { reason } => ("failed", reason.clone()),
-        }),
-        Kind::Deposit(deposit) => ("deposit", deposit.amount, match &deposit.state {
-            deposit::State::Claiming => ("claiming", deposit.outpoint.clone()),
-            deposit::State::Done { .. } => ("received", deposit.outpoint.clone()),
-            deposit::State::Failed { reason, .. } => ("failed", reason.clone()),
-        }),
-        Kind::Withdraw(withdraw) => ("withdraw", withdraw.amount, match &withdraw.state {
-            withdraw::State::Submitting => ("submitting", withdraw.address.clone()),
-            withdraw::State::Accepted => ("signing", withdraw.address.clone()),
-            withdraw::State::Sent { txid } => ("sent", format!("transaction {txid}")),
-            withdraw::State::Failed { reason, .. } => ("failed", reason.clone()),
-        }),
+        Kind::Send(send) => (
+            "send",
+            send.amount,
+            match &send.state {
+                send::State::Preparing => ("preparing", none()),
+                send::State::Ready => ("sent", none()),
+                send::State::Reclaiming => ("reclaiming", none()),
+                send::State::Reclaimed { .. } => ("reclaimed", none()),
+                send::State::Claimed => ("claimed", none()),
+                send::State::Failed { reason, .. } => ("failed", reason.clone()),
+            },
+        ),
+        Kind::Receive(receive) => (
+            "receive",
+            receive.amount,
+            match &receive.state {
+                receive::State::Pending => ("pending", none()),
+                receive::State::Done { .. } => ("received", none()),
+                receive::State::Spent => ("failed", "spent before".to_owned()),
+                receive::State::Failed { reason, .. } => ("failed", reason.clone()),
+            },
+        ),
+        Kind::Pay(pay) => (
+            "pay",
+            pay.amount,
+            match &pay.state {
+                pay::State::Funding => ("funding", none()),
+                pay::State::Waiting => ("pending", none()),
+                pay::State::Paid { preimage } => ("paid", format!("preimage {preimage}")),
+                pay::State::Refunding { reason, .. } => ("refunding", reason.clone()),
+                pay::State::Refunded { reason } => ("refunded", reason.clone()),
+                pay::State::Failed { reason, .. } => ("failed", reason.clone()),
+            },
+        ),
+        Kind::Invoice(invoice) => (
+            "invoice",
+            invoice.amount,
+            match &invoice.state {
+                invoice::State::Waiting => ("waiting", invoice.invoice.clone()),
+                invoice::State::Claiming { .. } => ("claiming", none()),
+                invoice::State::Received { .. } => ("received", none()),
+                invoice::State::Expired => ("expired", none()),
+                invoice::State::Failed { reason } => ("failed", reason.clone()),
+            },
+        ),
+        Kind::Deposit(deposit) => (
+            "deposit",
+            deposit.amount,
+            match &deposit.state {
+                deposit::State::Claiming => ("claiming", deposit.outpoint.clone()),
+                deposit::State::Done { .. } => ("received", deposit.outpoint.clone()),
+                deposit::State::Failed { reason, .. } => ("failed", reason.clone()),
+            },
+        ),
+        Kind::Withdraw(withdraw) => (
+            "withdraw",
+            withdraw.amount,
+            match &withdraw.state {
+                withdraw::State::Submitting => ("submitting", withdraw.address.clone()),
+                withdraw::State::Accepted => ("signing", withdraw.address.clone()),
+                withdraw::State::Sent { txid } => ("sent", format!("transaction {txid}")),
+                withdraw::State::Failed { reason, .. } => ("failed", reason.clone()),
+            },
+        ),
     };
     Entry {
         id: hex::encode(op),

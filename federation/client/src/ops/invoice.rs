@@ -125,8 +125,14 @@ impl Client {
         let secrets = self.lightning_keys().incoming(key).map_err(|error| lightning_error(error, None))?;
         let (_, config) = self.lightning();
         let federation = self.federation_id();
-        let order =
-            ReceiveOrder { federation, config, gateway: &info, invoice_amount: amount, height, secrets: &secrets };
+        let order = ReceiveOrder {
+            federation,
+            config,
+            gateway: &info,
+            invoice_amount: amount,
+            height,
+            secrets: &secrets,
+        };
         let contract = incoming_contract(&order, &mut rand::rngs::OsRng)
             .map_err(|error| lightning_error(error, None))?;
         let body = InvoiceRequest {
@@ -136,8 +142,9 @@ impl Client {
             description: description.to_owned(),
         };
         let invoice = self.ask_for_invoice(&info.api_url, &body).await?;
-        check_hold_invoice(&invoice, &contract, &info, amount, self.config().network, now())
-            .map_err(|error| ClientError::GatewayFalse { url: info.api_url.clone(), reason: error.to_string() })?;
+        check_hold_invoice(&invoice, &contract, &info, amount, self.config().network, now()).map_err(
+            |error| ClientError::GatewayFalse { url: info.api_url.clone(), reason: error.to_string() },
+        )?;
 
         let expires_at = invoice.expires_at().unwrap_or_default().as_secs();
         let receives = contract.terms.amount;
@@ -173,8 +180,12 @@ impl Client {
             Err(refused) => return Err(refused.into()),
         };
         let bad = |reason: String| ClientError::BadAnswer { from: url.to_owned(), reason };
-        let answer: InvoiceResponse = serde_json::from_value(answer).map_err(|error| bad(error.to_string()))?;
-        answer.invoice.parse().map_err(|error: lightning_invoice::ParseOrSemanticError| bad(error.to_string()))
+        let answer: InvoiceResponse =
+            serde_json::from_value(answer).map_err(|error| bad(error.to_string()))?;
+        answer
+            .invoice
+            .parse()
+            .map_err(|error: lightning_invoice::ParseOrSemanticError| bad(error.to_string()))
     }
 
     /// Waits until an invoice of ours is paid and the money is in the balance.
@@ -246,7 +257,8 @@ impl Client {
 
     async fn claim(&self, op: &OpId, invoice: &Invoice, round: u32) -> Result<Amount> {
         let (module, config) = self.lightning();
-        let secrets = self.lightning_keys().incoming(invoice.key).map_err(|error| lightning_error(error, None))?;
+        let secrets =
+            self.lightning_keys().incoming(invoice.key).map_err(|error| lightning_error(error, None))?;
         let contract = invoice.contract.id(self.federation_id());
         let input = claim_incoming(module, contract, secrets.key.x_only_public_key().0);
         let value = Value { amount: invoice.contract.terms.amount, fee: config.fees.spend };

@@ -137,11 +137,14 @@ impl Client {
     /// [`ClientError::InvoiceWithoutAmount`], [`ClientError::ZeroAmount`].
     pub fn read_invoice(&self, text: &str) -> Result<(Bolt11Invoice, Amount)> {
         let text = text.trim();
-        let text = text.get(..10).filter(|p| p.eq_ignore_ascii_case("lightning:")).map_or(text, |p| {
-            text.get(p.len()..).unwrap_or_default()
-        });
+        let text = text
+            .get(..10)
+            .filter(|p| p.eq_ignore_ascii_case("lightning:"))
+            .map_or(text, |p| text.get(p.len()..).unwrap_or_default());
         let invoice: Bolt11Invoice =
-            text.parse().map_err(|error: lightning_invoice::ParseOrSemanticError| ClientError::BadInvoice(error.to_string()))?;
+            text.parse().map_err(|error: lightning_invoice::ParseOrSemanticError| {
+                ClientError::BadInvoice(error.to_string())
+            })?;
         let amount = payable_amount(&invoice, self.config().network, now())
             .map_err(|error| lightning_error(error, Some(&invoice)))?;
         Ok((invoice, amount))
@@ -325,7 +328,9 @@ impl Client {
         };
         let false_answer = |reason: &str| ClientError::GatewayFalse { url: url(), reason: reason.to_owned() };
         match serde_json::from_value::<PayResponse>(answer) {
-            Ok(PayResponse::Succeeded { preimage }) if preimage.payment_hash() == pay.contract.payment_hash => {
+            Ok(PayResponse::Succeeded { preimage })
+                if preimage.payment_hash() == pay.contract.payment_hash =>
+            {
                 Ok(Some(State::Paid { preimage }))
             }
             Ok(PayResponse::Succeeded { .. }) => Err(false_answer("a wrong preimage")),
@@ -394,7 +399,13 @@ impl Client {
             .await
     }
 
-    async fn refund(&self, op: &OpId, pay: &Pay, cancellation: Option<Cancellation>, round: u32) -> Result<()> {
+    async fn refund(
+        &self,
+        op: &OpId,
+        pay: &Pay,
+        cancellation: Option<Cancellation>,
+        round: u32,
+    ) -> Result<()> {
         let (module, config) = self.lightning();
         let key = self.lightning_keys().outgoing(pay.key).map_err(|error| lightning_error(error, None))?;
         let contract = pay.contract.id(self.federation_id());

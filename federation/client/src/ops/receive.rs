@@ -73,7 +73,8 @@ impl Client {
         let inner = self.inner.clone();
         let check = move || ecash.check(inner.federation, &inner.mint.config).map(|amount| (ecash, amount));
         let checked = tokio::task::spawn_blocking(check).await;
-        let (ecash, face) = checked.map_err(|error| ClientError::Internal(error.to_string()))?.map_err(bad)?;
+        let (ecash, face) =
+            checked.map_err(|error| ClientError::Internal(error.to_string()))?.map_err(bad)?;
         let (op, known) = self.receive_id(&ecash).await?;
         if !known {
             let notes = ecash.notes.clone();

@@ -113,7 +113,13 @@ impl Client {
     /// # Errors
     /// [`ClientError::BadAddress`], [`ClientError::ZeroAmount`], [`ClientError::FeeTooHigh`],
     /// [`ClientError::InsufficientFunds`]: nothing was moved. [`ClientError::Rejected`]: the same.
-    pub async fn withdraw(&self, to: &str, wish: Wish, fee_max: Option<Amount>, memo: &str) -> Result<Withdrawn> {
+    pub async fn withdraw(
+        &self,
+        to: &str,
+        wish: Wish,
+        fee_max: Option<Amount>,
+        memo: &str,
+    ) -> Result<Withdrawn> {
         let quote = match wish {
             Wish::Sat(amount_sat) => self.quote(to, amount_sat).await?,
             Wish::All => self.quote_all(to).await?,
@@ -154,7 +160,10 @@ impl Client {
         let net = notes.iter().filter_map(|(_, held)| held.denomination.amount().checked_sub(fee_in));
         let balance = Amount::checked_sum(net).ok_or(ClientError::AmountTooLarge)?;
         if balance.is_zero() {
-            return Err(ClientError::InsufficientFunds { needed: Amount::from_msat(1000), available: balance });
+            return Err(ClientError::InsufficientFunds {
+                needed: Amount::from_msat(1000),
+                available: balance,
+            });
         }
         // The fee hardly depends on the amount; a second look makes sure.
         let first = self.quote(to, balance.sat_floor().max(1)).await?;

@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn withdrawals_are_in_whole_satoshi_or_all() {
         use withdraw::Much;
-        let amount = |text: &str| match parse(&format!("ecash withdraw bc1q {text}")).map(|args| args.command) {
+        let amount = |text: &str| match parse(&format!("ecash withdraw bc1q {text}")).map(|args| args.command)
+        {
             Ok(Command::Withdraw(withdraw)) => Some(withdraw.amount),
             _ => None,
         };

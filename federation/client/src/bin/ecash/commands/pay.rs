@@ -33,7 +33,13 @@ struct Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "paid {} and a fee of {} through {}", sat(self.amount_msat), sat(self.fee_msat), self.gateway)?;
+        writeln!(
+            f,
+            "paid {} and a fee of {} through {}",
+            sat(self.amount_msat),
+            sat(self.fee_msat),
+            self.gateway
+        )?;
         write!(f, "preimage {}", self.preimage)
     }
 }

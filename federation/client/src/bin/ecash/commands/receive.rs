@@ -43,10 +43,10 @@ impl fmt::Display for Output {
 
 fn stdin() -> Result<String> {
     let mut text = String::new();
-    std::io::stdin().take(MAX_TEXT).read_to_string(&mut text).map_err(|error| ClientError::Files {
-        path: "stdin".to_owned(),
-        reason: error.to_string(),
-    })?;
+    std::io::stdin()
+        .take(MAX_TEXT)
+        .read_to_string(&mut text)
+        .map_err(|error| ClientError::Files { path: "stdin".to_owned(), reason: error.to_string() })?;
     Ok(text)
 }
 

@@ -42,7 +42,8 @@ impl FromStr for Much {
         if text == "all" {
             return Ok(Self::All);
         }
-        let amount: Amount = text.parse().map_err(|error: federation_core::amount::ParseAmountError| error.to_string())?;
+        let amount: Amount =
+            text.parse().map_err(|error: federation_core::amount::ParseAmountError| error.to_string())?;
         let sat = amount.sat_exact().ok_or("on the chain there are whole satoshi only")?;
         Ok(Self::Sat(sat))
     }
