@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::Context;
 use cln_plugin::{Builder, Plugin};
 use federation_guardian::Guardian;
+use gateway::Gateway;
 use serde_json::{Value, json};
 
 use crate::cln::{ClnNode, Rpc};
 use crate::hook::live::LiveFile;
 use crate::hook::{Hook, unix_now};
 use crate::options::{self, Options};
-use crate::role::gateway::GatewayRole;
 use crate::role::{self, Role};
 use crate::wire::check::HTLC_ACCEPTED;
 use crate::wire::output::MessagePipe;
@@ -52,7 +52,7 @@ pub struct Shared {
     /// The guardian.
     pub guardian: Arc<Role<Guardian>>,
     /// The gateway.
-    pub gateway: Arc<Role<dyn GatewayRole>>,
+    pub gateway: Arc<Role<Gateway>>,
     output: Output,
     options: OnceLock<Options>,
 }
@@ -82,28 +82,32 @@ impl App {
         }
         if let Some(gateway) = options.gateway.clone() {
             self.gateway.starting();
-            let node = Arc::new(ClnNode::new(rpc, self.hook.clone()));
-            tokio::spawn(role::gateway::run(self.gateway.clone(), options.clone(), gateway, node));
+            let node = Arc::new(ClnNode::new(rpc.clone(), self.hook.clone()));
+            tokio::spawn(role::gateway::run(self.gateway.clone(), options.clone(), gateway, node, rpc));
         }
     }
 
     /// Ends everything in the order that loses nothing.
     async fn stop(&self) {
-        let gateway = self.gateway.get().ok();
-        if let Some(gateway) = &gateway {
-            gateway.drain().await;
+        if let Ok(gateway) = self.gateway.get() {
+            gateway.drain(true);
         }
         let patience = if self.lightningd_answers().await { PATIENCE } else { Duration::ZERO };
         self.hook.stop(patience).await;
-        let last_steps = async {
-            if let Some(gateway) = gateway {
+        self.stop_roles().await;
+    }
+
+    /// Gateway before guardian: it may be served by it. Stopping twice does no harm.
+    async fn stop_roles(&self) {
+        let all = async {
+            if let Ok(gateway) = self.gateway.get() {
                 gateway.shutdown().await;
             }
             if let Ok(guardian) = self.guardian.get() {
                 guardian.shutdown().await;
             }
         };
-        if tokio::time::timeout(LAST_STEPS, last_steps).await.is_err() {
+        if tokio::time::timeout(LAST_STEPS, all).await.is_err() {
             tracing::info!("guardian and gateway have not ended in time; they resume at the next start");
         }
     }
@@ -195,9 +199,7 @@ pub async fn run() -> anyhow::Result<()> {
     let _ = app.options.set(options);
     let _ = plugin.join().await;
     // stdin is closed, or `shutdown` is done: a lightningd that crashed sends none.
-    if let Ok(guardian) = app.guardian.get() {
-        let _ = tokio::time::timeout(LAST_STEPS, guardian.shutdown()).await;
-    }
+    app.stop_roles().await;
     app.output.drained().await;
     Ok(())
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cln_rpc::ClnRpc;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 /// Connections for quick calls.
 const QUICK: usize = 8;
@@ -18,6 +19,9 @@ const QUICK: usize = 8;
 const SLOW: usize = 64;
 /// A quick call that takes longer is given up.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two tries at lightningd's start.
+const READY_PAUSE: Duration = Duration::from_millis(200);
 
 /// lightningd's RPC socket; cheap to clone.
 #[derive(Clone)]
@@ -85,6 +89,22 @@ impl Rpc {
             Ok(result) => result,
             Err(_) => Err(lost(format!("waited {} s", QUICK_TIMEOUT.as_secs()))),
         }
+    }
+
+    /// Waits until lightningd serves its RPC: at its start that is a little after `init`.
+    pub async fn ready(&self) {
+        while self.call("getinfo", Value::Object(Map::new())).await.is_err() {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+    }
+
+    /// A secret of the node's own, the same at each call (`makesecret`).
+    pub async fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, CallError> {
+        let answer = self.call("makesecret", json!({ "string": name })).await?;
+        let mut secret = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text("makesecret", &answer, "secret")?, secret.as_mut_slice())
+            .map_err(|_| unreadable("makesecret", "secret"))?;
+        Ok(secret)
     }
 
     /// A call that waits for other nodes.

@@ -12,11 +12,11 @@ const CANNOT_AFFORD: i32 = 301;
 
 /// A fresh address.
 pub async fn address(rpc: &Rpc, network: Network) -> Result<Address, NodeError> {
-    let answer = rpc.call("newaddr", json!({ "addresstype": "bech32" })).await.map_err(unavailable)?;
-    let address: Address<_> = text("newaddr", &answer, "bech32")
-        .map_err(unavailable)?
-        .parse()
-        .map_err(|_| unavailable(unreadable("newaddr", "bech32")))?;
+    // Without a type, since which one is its default, and so which field is there, depends on its age.
+    let answer = rpc.call("newaddr", json!({})).await.map_err(unavailable)?;
+    let text = ["p2tr", "bech32"].iter().find_map(|kind| answer.get(kind)?.as_str());
+    let address = text.and_then(|text| text.parse::<Address<_>>().ok());
+    let address = address.ok_or_else(|| unavailable(unreadable("newaddr", "p2tr")))?;
     address.require_network(network).map_err(|error| NodeError::Unavailable(error.to_string()))
 }
 

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use federation_guardian::{Guardian, GuardianConfig, SealingKey};
-use serde_json::json;
-use zeroize::Zeroizing;
 
-use crate::cln::ClnChain;
-use crate::cln::rpc::{CallError, Rpc, text, unreadable};
+use crate::cln::{ClnChain, Rpc};
 use crate::options::{GuardianOptions, Options};
 use crate::role::Role;
 
@@ -16,7 +13,9 @@ const SECRET_NAME: &str = "cln-federation guardian";
 
 /// Starts the guardian, and notes when it ends.
 pub async fn run(role: Arc<Role<Guardian>>, options: Options, guardian: GuardianOptions, rpc: Rpc) {
-    let started = match sealing_key(&rpc).await {
+    rpc.ready().await;
+    // From `makesecret`: nothing to configure, and nothing in `listconfigs`. It dies with `hsm_secret`.
+    let started = match rpc.secret(SECRET_NAME).await {
         Ok(key) => {
             let config = GuardianConfig {
                 data_dir: options.data_dir.join("guardian"),
@@ -27,7 +26,7 @@ pub async fn run(role: Arc<Role<Guardian>>, options: Options, guardian: Guardian
                 link_address: guardian.link_address,
                 network: options.network,
             };
-            Guardian::start(config, key, Arc::new(ClnChain::new(rpc)))
+            Guardian::start(config, SealingKey::new(key), Arc::new(ClnChain::new(rpc)))
                 .await
                 .map_err(|error| error.to_string())
         }
@@ -43,13 +42,4 @@ pub async fn run(role: Arc<Role<Guardian>>, options: Options, guardian: Guardian
             role.failed(reason);
         }
     }
-}
-
-/// From `makesecret`: nothing to configure, and nothing in `listconfigs`. It dies with `hsm_secret`.
-async fn sealing_key(rpc: &Rpc) -> Result<SealingKey, CallError> {
-    let answer = rpc.call("makesecret", json!({ "string": SECRET_NAME })).await?;
-    let mut key = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text("makesecret", &answer, "secret")?, key.as_mut_slice())
-        .map_err(|_| unreadable("makesecret", "secret"))?;
-    Ok(SealingKey::new(key))
 }

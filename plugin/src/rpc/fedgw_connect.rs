@@ -3,7 +3,7 @@
 use federation_core::invite::InviteCode;
 use futures::FutureExt;
 
-use super::{Command, Failure};
+use super::{Command, Failure, to_json};
 
 pub(super) fn command() -> Command {
     Command {
@@ -14,7 +14,8 @@ pub(super) fn command() -> Command {
             async move {
                 let invite = params.required_text("invite")?;
                 invite.parse::<InviteCode>().map_err(|error| Failure::params(error.to_string()))?;
-                app.gateway.get()?.connect(&invite).await.map_err(Failure::failed)
+                let summary = app.gateway.get()?.connect(&invite).await;
+                to_json(summary.map_err(|error| Failure::failed(error.to_string()))?)
             }
             .boxed()
         },

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use serde_json::json;
 
-use super::{Command, Failure};
+use super::{Command, Failure, to_json};
 
 pub(super) fn command() -> Command {
     Command {
@@ -18,7 +18,9 @@ pub(super) fn command() -> Command {
                     "held_htlcs": app.hook.waiting(),
                 });
                 if let (Ok(gateway), Some(fields)) = (app.gateway.get(), status.as_object_mut()) {
-                    fields.insert("status".to_owned(), gateway.status().await.map_err(Failure::failed)?);
+                    let status =
+                        gateway.status().await.map_err(|error| Failure::failed(error.to_string()))?;
+                    fields.insert("status".to_owned(), to_json(status)?);
                 }
                 Ok(status)
             }

@@ -17,9 +17,12 @@ mod fed_setup_peer;
 mod fed_setup_start;
 mod fed_setup_status;
 mod fed_status;
+mod federation;
 mod fedgw_balance;
 mod fedgw_connect;
+mod fedgw_deposit;
 mod fedgw_status;
+mod fedgw_withdraw;
 pub mod params;
 
 pub use params::Params;
@@ -49,6 +52,8 @@ pub fn all() -> Vec<Command> {
         fedgw_status::command(),
         fedgw_balance::command(),
         fedgw_connect::command(),
+        fedgw_deposit::command(),
+        fedgw_withdraw::command(),
     ]
 }
 

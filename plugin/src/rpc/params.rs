@@ -64,6 +64,27 @@ impl Params {
     }
 }
 
+impl Params {
+    /// An amount as lightningd takes it: a number of msat, or a text that ends in `msat` or `sat`. It must be whole
+    /// satoshi, which is what is returned.
+    pub fn whole_sat(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let msat = match text.strip_suffix("msat") {
+            Some(number) => number.parse::<u64>().ok(),
+            None => match text.strip_suffix("sat") {
+                Some(number) => number.parse::<u64>().ok().and_then(|sat| sat.checked_mul(1000)),
+                None => text.parse().ok(),
+            },
+        };
+        match msat {
+            Some(msat) if msat > 0 && msat.is_multiple_of(1000) => Ok(Some(msat / 1000)),
+            _ => Err(Failure::params(format!(
+                "'{name}' must be whole satoshi, such as 100000sat or 100000000msat"
+            ))),
+        }
+    }
+}
+
 /// No parameter of ours is longer, in bytes.
 const MAX_TEXT: usize = 1 << 16;
 
@@ -110,11 +131,26 @@ mod tests {
         assert!(Params::read("", Value::Null).is_ok());
     }
 
+    #[test]
+    fn amounts() {
+        let sat = |value: Value| {
+            Params::read("a", json!([value])).unwrap().whole_sat("a").map_err(|error| error.code())
+        };
+        for value in [json!(5000), json!("5000"), json!("5000msat"), json!("5sat")] {
+            assert_eq!(sat(value), Ok(Some(5)));
+        }
+        for value in
+            [json!(5001), json!(0), json!(-1), json!("all"), json!("18446744073709551615sat"), json!({})]
+        {
+            assert_eq!(sat(value), Err(-32602));
+        }
+    }
+
     proptest! {
         #[test]
         fn total(value in crate::hook::request::tests::any_json()) {
             if let Ok(params) = Params::read(USAGE, value) {
-                let _ = (params.text("name"), params.number::<u16>("name"));
+                let _ = (params.text("name"), params.whole_sat("name"), params.number::<u16>("name"));
             }
         }
     }

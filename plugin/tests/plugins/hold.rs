@@ -96,7 +96,7 @@ async fn run() -> anyhow::Result<()> {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else { return };
     let result = runtime.block_on(run());
     std::process::exit(i32::from(result.is_err()));
 }
