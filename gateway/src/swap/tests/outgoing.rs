@@ -92,6 +92,34 @@ async fn a_node_that_forgets_neither_pays_nor_refunds() {
     assert_eq!(closed_outgoing(&swaps, swap.id()).await.state, OutgoingState::Lapsed);
 }
 
+/// A later process finds a swap that was started and a node without a record: it is asked to pay while that is safe.
+#[tokio::test(start_paused = true)]
+async fn what_was_started_and_is_unknown_is_paid_while_it_is_safe_and_never_refunded() {
+    for safe in [true, false] {
+        let stage = Stage::new();
+        let order = stage.order(0, 1, 50);
+        let id = order.contract.id(order.federation);
+        // The first commit is the fees', the second the swap's, the third call the node's.
+        let bomb = Bomb::new(2, false);
+        let swaps = stage.start_with(&bomb).await.unwrap();
+        swaps.pay(order).await.unwrap();
+        bomb.died().await;
+        swaps.stop().await;
+        assert!(stage.node.lock().payments.is_empty());
+        if !safe {
+            stage.node.lock().height = 1500;
+        }
+        let swaps = stage.start().await;
+        if safe {
+            assert!(matches!(closed_outgoing(&swaps, id).await.state, OutgoingState::Done { .. }));
+            continue;
+        }
+        let waited = swaps.wait_outgoing(id, 10 * HOUR).await.unwrap().unwrap();
+        assert!(matches!(waited.state, OutgoingState::Started(_)), "{:?}", waited.state);
+        assert_eq!(stage.node.lock().asked, 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_invoice_is_paid_for_one_contract_only() {
     for second in [0, 1] {
