@@ -11,6 +11,7 @@
 //! | [`deposit`] | claiming → done or failed |
 //! | [`withdraw`] | submitting → accepted → sent; failed |
 
+mod contract;
 pub mod deposit;
 mod flow;
 mod gateways;
