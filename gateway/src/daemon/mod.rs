@@ -9,6 +9,7 @@ mod admin;
 mod options;
 mod run;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -54,7 +55,12 @@ impl Cli {
         match self.command {
             Command::Run(options) => {
                 let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-                tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+                let colours = std::io::stderr().is_terminal();
+                tracing_subscriber::fmt()
+                    .with_env_filter(filter)
+                    .with_writer(std::io::stderr)
+                    .with_ansi(colours)
+                    .init();
                 // Before any client: several crates link rustls, and none of them chooses for all.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 run::run(self.data_dir, *options).await
