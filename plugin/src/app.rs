@@ -92,7 +92,11 @@ impl App {
         if let Ok(gateway) = self.gateway.get() {
             gateway.drain(true);
         }
-        let patience = if self.lightningd_answers().await { PATIENCE } else { Duration::ZERO };
+        let patience = if self.hook.waiting() > 0 && self.lightningd_answers().await {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
         self.hook.stop(patience).await;
         self.stop_roles().await;
     }
@@ -195,8 +199,9 @@ pub async fn run() -> anyhow::Result<()> {
     }
 
     let plugin = configured.start(app.clone()).await.context("answering init")?;
+    // Once: this is the only place that sets them.
+    let _ = app.options.set(options.clone());
     app.start_roles(&options);
-    let _ = app.options.set(options);
     let _ = plugin.join().await;
     // stdin is closed, or `shutdown` is done: a lightningd that crashed sends none.
     app.stop_roles().await;

@@ -1,5 +1,7 @@
 //! Hold invoices on a real lightningd: held, settled, cancelled, across restarts.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The plugin in a real lightningd: options, start and stop, commands, and messages that would end cln-plugin.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 mod support;
 
 use std::path::Path;
