@@ -73,7 +73,8 @@ impl Ecash {
         let mut stdin = child.stdin.take().context("no stdin")?;
         stdin.write_all(input.as_bytes()).await?;
         drop(stdin);
-        let shown = || format!("{}: ecash {}", self.name, args.join(" ").chars().take(120).collect::<String>());
+        let shown =
+            || format!("{}: ecash {}", self.name, args.join(" ").chars().take(120).collect::<String>());
         let output = tokio::time::timeout(LIMIT, child.wait_with_output())
             .await
             .with_context(|| format!("{} did not end in {} s", shown(), LIMIT.as_secs()))??;
@@ -110,6 +111,7 @@ pub fn number(value: &Value, key: &str) -> Result<u64> {
 
 /// A text of a JSON object.
 pub fn text(value: &Value, key: &str) -> Result<String> {
-    let found = value.get(key).and_then(Value::as_str).with_context(|| format!("no text {key} in {value}"))?;
+    let found =
+        value.get(key).and_then(Value::as_str).with_context(|| format!("no text {key} in {value}"))?;
     Ok(found.to_owned())
 }

@@ -59,7 +59,12 @@ impl Federation {
                 format!("--link-bind=127.0.0.1:{link}"),
             ];
             args.extend(store.as_ref().map(|url| format!("--store={url}")));
-            plans.push(Plan { name: format!("guardian-{i}"), url: format!("http://127.0.0.1:{api}"), args, data_dir });
+            plans.push(Plan {
+                name: format!("guardian-{i}"),
+                url: format!("http://127.0.0.1:{api}"),
+                args,
+                data_dir,
+            });
         }
         let mut codes = Vec::new();
         for (i, plan) in plans.iter().enumerate() {
@@ -96,8 +101,9 @@ impl Federation {
         Ok(Self { guardians, invite })
     }
 
-    /// The audit of the first guardian that answers.
+    /// The audit, once all running guardians have applied the same epochs.
     pub async fn audit(&self) -> Result<AuditResponse> {
+        self.settled().await?;
         for guardian in &self.guardians {
             if let Ok(audit) = guardian.get("/v1/audit").await {
                 return Ok(audit);
@@ -152,7 +158,8 @@ impl Guardian {
 
 fn password_file(plan: &Plan, bitcoind: &Bitcoind) -> Result<PathBuf> {
     let url = bitcoind.url_with_credentials();
-    let credentials = url.split_once("//").and_then(|(_, rest)| rest.split_once('@')).context("no credentials")?.0;
+    let credentials =
+        url.split_once("//").and_then(|(_, rest)| rest.split_once('@')).context("no credentials")?.0;
     let file = plan.data_dir.join("bitcoind-password");
     std::fs::write(&file, credentials)?;
     Ok(file)

@@ -26,6 +26,8 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod sandbox;
+pub mod scenario;
+pub mod setting;
 mod spawn;
 pub mod wait;
 

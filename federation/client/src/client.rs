@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{FederationApi, Request};
 use crate::engine::Plan;
+use crate::ops::Kind;
 use crate::store::{Destination, NOTES, OPEN, OpId, RESERVED, UNFINISHED};
 use crate::tasks::{Running, Tasks, Troubles};
 use crate::{ClientError, Result, words};
@@ -246,7 +247,7 @@ impl Client {
         let deadline = tokio::time::Instant::now().checked_add(limit);
         loop {
             changes.borrow_and_update();
-            if UNFINISHED.scan(self.db(), &(), None, 1).await?.is_empty() {
+            if !self.is_busy().await? {
                 return Ok(true);
             }
             let Some(deadline) = deadline else { return Ok(false) };
@@ -255,6 +256,20 @@ impl Client {
                 _ => return Ok(false),
             }
         }
+    }
+
+    /// Whether anything is under way that ends by itself within epochs: a transaction, or an operation that is about to
+    /// make one. An invoice that nobody has paid yet is none.
+    async fn is_busy(&self) -> Result<bool> {
+        if !UNFINISHED.scan(self.db(), &(), None, 1).await?.is_empty() {
+            return Ok(true);
+        }
+        for (op, ()) in OPEN.all(self.db()).await? {
+            if let Kind::Deposit(_) | Kind::Receive(_) | Kind::Withdraw(_) = self.operation(&op).await?.kind {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What became of an output, as f + 1 guardians say: its module's outcome type. `None`: not yet, after `wait`.
