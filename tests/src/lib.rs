@@ -19,9 +19,12 @@
 pub mod binaries;
 pub mod bitcoind;
 pub mod ecash;
+#[cfg(feature = "e2e")]
+pub mod embedded_world;
 pub mod federation;
 pub mod lightningd;
 mod lightningd_rpc;
+pub mod lightningd_world;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -35,7 +38,9 @@ pub use bitcoind::Bitcoind;
 pub use ecash::Ecash;
 pub use federation::Federation;
 pub use lightningd::Lightningd;
+pub use lightningd_world::LightningdWorld;
 pub use postgres::Postgres;
 pub use process::{Process, Signal, Spec};
 pub use sandbox::Sandbox;
+pub use spawn::which;
 pub use wait::wait_for;

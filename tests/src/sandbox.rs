@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,6 +25,7 @@ pub struct Sandbox {
     dir: Option<TempDir>,
     path: PathBuf,
     outlive: bool,
+    kept: AtomicBool,
 }
 
 impl Sandbox {
@@ -36,7 +38,7 @@ impl Sandbox {
         // PostgreSQL runs as another user when this is root, and has its own folder in here.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
         fs::write(dir.path().join(OWNER), std::process::id().to_string())?;
-        Ok(Self { path: dir.path().to_owned(), dir: Some(dir), outlive: false })
+        Ok(Self { path: dir.path().to_owned(), dir: Some(dir), outlive: false, kept: AtomicBool::new(false) })
     }
 
     /// Processes that are started from now on may outlive this one; they do so if they are
@@ -62,6 +64,11 @@ impl Sandbox {
         Spec::new(name, program, self.path.join(format!("{name}.log")), self.outlive)
     }
 
+    /// Leaves the folder where it is when this value goes: something went wrong.
+    pub fn keep_for_a_look(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
     /// Leaves the folder where it is.
     pub fn keep(&mut self) -> &Path {
         if let Some(dir) = self.dir.take() {
@@ -73,7 +80,9 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let wanted = std::thread::panicking() || std::env::var_os("KEEP_SANDBOX").is_some_and(|v| v == "1");
+        let wanted = self.kept.load(Ordering::Relaxed)
+            || std::thread::panicking()
+            || std::env::var_os("KEEP_SANDBOX").is_some_and(|v| v == "1");
         if wanted && self.dir.is_some() {
             eprintln!("logs and data are kept in {}", self.keep().display());
         }

@@ -30,8 +30,8 @@ pub trait Setting: Send + Sync {
     async fn payee_received(&self, invoice: &str) -> Result<Option<u64>>;
     /// The payee pays an invoice; the preimage in hex.
     async fn payee_pays(&self, invoice: &str) -> Result<String>;
-    /// Leaves everything running.
-    fn leave(self: Box<Self>) -> String;
+    /// How a developer uses the world while it is kept running.
+    fn usage(&self) -> String;
 }
 
 /// What a step of the main job tells its audience.
