@@ -147,6 +147,8 @@ fn loaded_dynamically() {
         assert_eq!(node.call("fedgw-balance", &[])["ecash"], json!([]));
         assert_eq!(error_code(node.try_json("fedgw-deposit", json!(["10001msat"]))), -32602);
         assert_eq!(error_code(node.try_json("fedgw-withdraw", json!(["all"]))), -32002);
+        assert_eq!(error_code(node.try_json("fedgw-receive-ecash", json!([]))), -32602);
+        assert_eq!(error_code(node.try_json("fedgw-receive-ecash", json!({ "ecash": "x" }))), -32000);
         assert!(Path::new(&data).join("live-htlcs").exists());
         node.list("plugin", &["stop", PLUGIN]);
         assert_eq!(error_code(node.try_call("fed-status", &[])), -32601);

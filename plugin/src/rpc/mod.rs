@@ -21,6 +21,7 @@ mod federation;
 mod fedgw_balance;
 mod fedgw_connect;
 mod fedgw_deposit;
+mod fedgw_receive_ecash;
 mod fedgw_status;
 mod fedgw_withdraw;
 pub mod params;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Command> {
         fedgw_balance::command(),
         fedgw_connect::command(),
         fedgw_deposit::command(),
+        fedgw_receive_ecash::command(),
         fedgw_withdraw::command(),
     ]
 }
