@@ -41,8 +41,10 @@ async fn main_job_of_four_with_one_stopped_throughout() {
 }
 
 #[tokio::test]
-async fn main_job_alone() {
-    main_job(1, false).await;
+async fn main_job_of_other_sizes() {
+    for n in [1, 2, 7] {
+        main_job(n, false).await;
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,13 @@ async fn main_job_with_lightning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn main_job_with_lightning_and_one_guardian_stopped_throughout() {
+    let world = EmbeddedWorld::start(Sandbox::new("stopped").unwrap(), 4).await.unwrap();
+    world.federation.guardians[2].process.kill();
+    main_job(&world, &mut |step| println!("{step}")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_payments_cost_nothing() {
     let world = EmbeddedWorld::start(Sandbox::new("refused").unwrap(), 4).await.unwrap();
     let alice = Ecash::join(&world.sandbox, "alice", world.invite()).await.unwrap();
