@@ -51,7 +51,7 @@ async fn bad_requests_are_problems() {
         ("too many outputs", transaction(vec![input(0)], vec![output.clone(); 257]), (400, "malformed")),
         ("wrong signature", transaction(vec![input(0)], vec![output.clone()]), (400, "bad_signature")),
         ("unknown module", transaction(vec![input(77)], vec![output.clone()]), (400, "bad_signature")),
-        ("deeply nested", "[".repeat(100_000), (400, "bad_body")),
+        ("deeply nested", "[".repeat(100_000), (422, "bad_body")),
         ("too large", format!("\"{}\"", "x".repeat(1 << 20)), (413, "too_large")),
     ] {
         let (status, code) = problem(post(body).await.unwrap()).await;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use federation_consensus::engine::EngineConfig;
 use federation_consensus::journal::FileJournal;
 use federation_consensus::keygen::{self, CoinKeys};
-use federation_consensus::links::{Exchange, Identity, LinkConfig, Links, PeerAddress};
+use federation_consensus::links::{Identity, LinkConfig, Links, PeerAddress};
 use federation_consensus::runner::{self, ConsensusEvent, ConsensusHandle, History};
 use federation_consensus::{Batch, Bytes, NodeId};
 
@@ -146,27 +146,15 @@ fn same(guardians: &[&Guardian]) {
     }
 }
 
-async fn generate_keys(links: Links, me: NodeId, n: u16) -> CoinKeys {
-    let mut rounds = Exchange::new(links).unwrap();
-    let (round, message) = keygen::start(me, n).unwrap();
-    let (round, message) = round.next(&rounds.exchange(0, message, LIMIT).await.unwrap()).unwrap();
-    let (round, message) = round.next(&rounds.exchange(1, message, LIMIT).await.unwrap()).unwrap();
-    round.finish(&rounds.exchange(2, message, LIMIT).await.unwrap()).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn setup_then_epochs_then_restarts() {
+async fn epochs_then_restarts() {
     let mut federation = Federation::new(4);
     let mut links = Vec::new();
-    let mut tasks = Vec::new();
     for me in 0..4 {
         let own = federation.links(me).await;
-        tasks.push(tokio::spawn(generate_keys(own.clone(), me, 4)));
         links.push(own);
     }
-    for task in tasks {
-        federation.keys.push(task.await.unwrap());
-    }
+    federation.keys = keygen::run_locally(4, None).unwrap();
     let mut guardians = BTreeMap::new();
     for (me, links) in (0..).zip(links) {
         guardians.insert(me, federation.start(me, links, Arc::default()).await);

@@ -16,7 +16,6 @@
 mod acceptor;
 mod codec;
 mod dialer;
-mod exchange;
 mod identity;
 mod peer;
 mod tls;
@@ -30,7 +29,6 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-pub use self::exchange::{Exchange, ExchangeError};
 pub use self::identity::{Fingerprint, Identity};
 use self::peer::{Incoming, Outgoing, Receipt};
 use crate::NodeId;

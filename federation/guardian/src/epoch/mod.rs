@@ -8,4 +8,6 @@ pub mod apply;
 pub mod contribution;
 pub mod main_loop;
 pub mod pool;
+#[cfg(test)]
+mod tests;
 pub mod verify;
