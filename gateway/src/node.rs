@@ -1,9 +1,11 @@
 //! What a gateway asks of a Lightning node, whichever it is.
 //!
-//! Two rules make a swap safe on top of it:
+//! Three rules make a swap safe on top of it:
 //!
 //! - [`PaymentStatus::Failed`] is a proof, never a guess: the gateway signs a refund on it.
-//!   Whatever a backend can't prove it reports as `Pending` or `Unknown`.
+//!   Whatever a backend can't prove it reports as `Pending`.
+//! - [`PaymentStatus::Unknown`] means that [`pay`](LightningNode::pay) may be called: a backend says it of no payment that
+//!   it has begun, and so keeps its own record of those, which no cleaning of the node's removes.
 //! - A hold invoice is settled or cancelled by the gateway alone. A held payment survives a
 //!   restart, and is reported again until one of the two has been done.
 //!
@@ -30,14 +32,16 @@ pub trait LightningNode: Send + Sync + 'static {
     /// Who and where the node is.
     async fn info(&self) -> Result<NodeInfo, NodeError>;
 
-    /// Pays an invoice, once for each payment hash.
+    /// Pays an invoice, once for each payment hash, for ever: not again after a restart, nor when the node's own records
+    /// are gone. What was begun is on disk before the first HTLC leaves.
     ///
     /// A second call for a payment that is under way or done waits for, or returns, its result,
     /// whatever its other arguments. Returns when the result is known, or `Pending` when
-    /// `retry_for` and the backend's own margin are over.
+    /// `retry_for` and the backend's own margin are over. [`NodeError::Refused`] and `Unknown` say that nothing was begun,
+    /// now or before; after any other error it may have been.
     async fn pay(&self, request: PayRequest) -> Result<PaymentStatus, NodeError>;
 
-    /// What has become of a payment that [`pay`](Self::pay) was called for.
+    /// What has become of a payment. Of one that [`pay`](Self::pay) has begun it is never `Unknown`.
     async fn payment(&self, payment_hash: [u8; 32]) -> Result<PaymentStatus, NodeError>;
 
     /// A BOLT 11 invoice to a payment hash whose preimage this node doesn't know.
@@ -110,9 +114,9 @@ pub struct PayRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub enum PaymentStatus {
-    /// This node has no record of it. That is no proof that it has never been paid.
+    /// [`LightningNode::pay`] has not begun it. That is no proof that nobody has ever paid it.
     Unknown,
-    /// Started, result not known.
+    /// Begun, result not known; for ever, if the node has lost what would prove it. Neither paid again nor refunded.
     Pending,
     /// Paid.
     Succeeded {

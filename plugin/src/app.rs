@@ -15,7 +15,7 @@ use federation_guardian::Guardian;
 use gateway::Gateway;
 use serde_json::{Value, json};
 
-use crate::cln::{ClnNode, Rpc};
+use crate::cln::Rpc;
 use crate::hook::live::LiveFile;
 use crate::hook::{Hook, unix_now};
 use crate::options::{self, Options};
@@ -82,8 +82,8 @@ impl App {
         }
         if let Some(gateway) = options.gateway.clone() {
             self.gateway.starting();
-            let node = Arc::new(ClnNode::new(rpc.clone(), self.hook.clone()));
-            tokio::spawn(role::gateway::run(self.gateway.clone(), options.clone(), gateway, node, rpc));
+            let hook = self.hook.clone();
+            tokio::spawn(role::gateway::run(self.gateway.clone(), options.clone(), gateway, hook, rpc));
         }
     }
 

@@ -12,6 +12,7 @@
 //! that outlives the rest; until then everything is in [`app`].
 
 pub mod app;
+mod checked;
 pub mod cln;
 pub mod hook;
 pub mod logging;

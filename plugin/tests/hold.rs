@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cln_federation::cln::{ClnChain, ClnNode, Rpc};
-use cln_federation::hook::Hook;
+use cln_federation::cln::asked::Asked;
+use cln_federation::cln::{AskedFile, ClnChain, ClnNode, Rpc};
+use cln_federation::hook::{Hook, unix_now};
 use cln_federation::wire::Output;
 use federation_wallet::chain::ChainSource;
 use gateway::node::{LightningNode, PayRequest, PaymentStatus};
@@ -148,6 +151,109 @@ fn held_across_restarts_of_lightningd() {
     }
 }
 
+/// The node as a later process of the plugin has it.
+fn start_node(rpc: &Rpc, asked: &Path) -> ClnNode {
+    let asked = AskedFile::open(asked, unix_now(), false).unwrap();
+    ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())), Arc::new(asked))
+}
+
+/// What a crash leaves that comes after the payment and before its end is written.
+fn forget_the_end(asked: &Path) {
+    let text = std::fs::read_to_string(asked).unwrap();
+    let mut lines: Vec<_> = text.split_inclusive('\n').collect();
+    assert!(lines.pop().unwrap().contains("\"ended\""));
+    std::fs::write(asked, lines.concat()).unwrap();
+}
+
+/// Lightningd's records are removed by its operator: nothing is paid twice, and nothing counts as failed.
+#[test]
+fn once_for_ever_whatever_lightningd_forgets() {
+    if !lightningd_is_here() {
+        return;
+    }
+    let Setup { bitcoind, mut payer, payee } = setup(true);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    let rpc = Rpc::new(&payer.socket());
+    let request = |invoice: &str, seconds| PayRequest {
+        invoice: invoice.parse().unwrap(),
+        amount_msat: 50_000,
+        max_fee_msat: 5000,
+        max_delay_blocks: 300,
+        retry_for: Duration::from_secs(seconds),
+    };
+    let hash_of = |invoice: &str| *AsRef::<[u8; 32]>::as_ref(request(invoice, 1).invoice.payment_hash());
+    let forget = |payer: &Node, hash: &[u8; 32], status: &str| {
+        payer.call("delpay", &[("payment_hash", json!(hex::encode(hash))), ("status", json!(status))]);
+        let left = payer.call("listsendpays", &[("payment_hash", json!(hex::encode(hash)))]);
+        assert_eq!(left["payments"], json!([]));
+    };
+    let last_row = |payer: &Node| {
+        let count =
+            [("subsystem", json!("sendpays")), ("indexname", json!("created")), ("nextvalue", json!(0))];
+        payer.call("wait", &count)["created"].as_u64().unwrap()
+    };
+    let xpays = |payer: &Node| payer.call("listpays", &[])["pays"].as_array().unwrap().len();
+
+    let own = [("amount_msat", json!(50_000)), ("label", json!("a")), ("description", json!("d"))];
+    let invoice = payee.call("invoice", &own)["bolt11"].as_str().unwrap().to_owned();
+    let hash = hash_of(&invoice);
+    runtime.block_on(async {
+        let node = start_node(&rpc, &asked);
+        let paid = node.pay(request(&invoice, 10)).await.unwrap();
+        assert!(matches!(paid, PaymentStatus::Succeeded { .. }));
+        forget(&payer, &hash, "complete");
+        // Its preimage is written down.
+        assert_eq!(start_node(&rpc, &asked).pay(request(&invoice, 10)).await.unwrap(), paid);
+        // Had the process died before that, nobody could tell: and nobody guesses.
+        forget_the_end(&asked);
+        for _ in 0..2 {
+            let later = start_node(&rpc, &asked);
+            assert_eq!(later.payment(hash).await.unwrap(), PaymentStatus::Pending);
+            assert_eq!(later.pay(request(&invoice, 1)).await.unwrap(), PaymentStatus::Pending);
+        }
+        // An invoice of the same hash that asks for something else changes nothing.
+        let mut other = request(&invoice, 1);
+        other.amount_msat = 49_999;
+        assert_eq!(start_node(&rpc, &asked).pay(other).await.unwrap(), PaymentStatus::Pending);
+    });
+    assert_eq!(xpays(&payer), 0, "it was not even tried again");
+    let arrived = payee.call("listinvoices", &[("label", json!("a"))]);
+    assert_eq!(arrived["invoices"][0]["amount_received_msat"], 50_000);
+    let moved = payee.call("listpeerchannels", &[])["channels"][0]["in_fulfilled_msat"].clone();
+    assert_eq!(moved, 50_000, "the payee has it once");
+
+    // Failed, and the process died before that was written: the rows tell, as long as none was ever removed.
+    let invoice = hold_invoice(&payee, 1, 50_000);
+    let hash = hash_of(&invoice);
+    let count = last_row(&payer);
+    let paying = xpay(&payer, &invoice);
+    wait_until_held(&payee);
+    payee.list("test-hold-cancel", &[&preimage(1)]);
+    assert!(paying.join().unwrap()["error"]["code"].is_i64());
+    let late = folder.path().join("late");
+    let row =
+        Asked { payment_hash: hash, at: 1, until: 2, expires_at: 3, fresh: true, last_row: Some(count) };
+    assert!(AskedFile::open(&late, unix_now(), false).unwrap().ask(row).unwrap());
+    let rows = std::fs::read(&late).unwrap();
+    let socket = payer.socket();
+    let look = || {
+        std::fs::write(&late, &rows).unwrap();
+        runtime.block_on(async { start_node(&Rpc::new(&socket), &late).payment(hash).await.unwrap() })
+    };
+    assert!(matches!(look(), PaymentStatus::Failed { .. }));
+    let own = [("amount_msat", json!(50_000)), ("label", json!("b")), ("description", json!("d"))];
+    let another = payee.call("invoice", &own)["bolt11"].as_str().unwrap().to_owned();
+    assert!(xpay(&payer, &another).join().unwrap()["result"].is_object());
+    assert!(matches!(look(), PaymentStatus::Failed { .. }));
+    forget(&payer, &hash_of(&another), "complete");
+    let doubt = "what was removed could have been a part of it";
+    assert_eq!(look(), PaymentStatus::Pending, "{doubt}");
+    payer.restart(&bitcoind, true);
+    assert_eq!(look(), PaymentStatus::Pending, "{doubt}");
+}
+
 #[test]
 fn paying_and_looking_at_the_chain() {
     if !lightningd_is_here() {
@@ -157,7 +263,10 @@ fn paying_and_looking_at_the_chain() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let rpc = Rpc::new(&payer.socket());
-        let node = ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())));
+        let folder = tempfile::tempdir().unwrap();
+        let asked = folder.path().join("asked");
+        let start = || start_node(&rpc, &asked);
+        let node = start();
         let info = node.info().await.unwrap();
         assert_eq!(info.node_id.to_string(), payer.id());
         assert_eq!(u64::from(info.block_height), bitcoind.height());
@@ -180,18 +289,12 @@ fn paying_and_looking_at_the_chain() {
             tokio::join!(node.pay(request(&invoice, 50_000)), node.pay(request(&invoice, 50_000)));
         assert!(matches!(first.unwrap(), PaymentStatus::Succeeded { fee_msat: 0, .. }));
         assert!(matches!(second.unwrap(), PaymentStatus::Succeeded { .. }));
-        // After a restart of the plugin lightningd's rows alone tell.
-        let later = ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())));
+        // After a restart of the plugin.
+        let later = start();
         assert!(matches!(
             later.pay(request(&invoice, 50_000)).await.unwrap(),
             PaymentStatus::Succeeded { .. }
         ));
-        // Rows deleted: paid, and nobody may conclude anything else.
-        let hash = request(&invoice, 0).invoice.payment_hash().to_string();
-        payer.call("delpay", &[("payment_hash", json!(hash)), ("status", json!("complete"))]);
-        let hash: [u8; 32] = hex::decode(hash).unwrap().try_into().unwrap();
-        let later = ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())));
-        assert_eq!(later.payment(hash).await.unwrap(), PaymentStatus::Unknown);
 
         // Held for a while, then cancelled.
         let invoice = hold_invoice(&payee, 1, 60_000);
@@ -202,15 +305,17 @@ fn paying_and_looking_at_the_chain() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             assert_eq!(node.payment(hash).await.unwrap(), PaymentStatus::Pending);
-            let later = ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())));
+            let later = start();
             assert_eq!(later.payment(hash).await.unwrap(), PaymentStatus::Pending);
             payee.list("test-hold-cancel", &[&preimage(1)]);
         };
         let (paid, ()) = tokio::join!(paying, meanwhile);
         assert!(matches!(paid.unwrap(), PaymentStatus::Failed { .. }));
-        // Its label says that xpay might have gone on until now.
-        let later = ClnNode::new(rpc.clone(), Hook::new(Output::start(tokio::io::sink())));
-        assert_eq!(later.payment(hash).await.unwrap(), PaymentStatus::Pending);
+        // That is written down.
+        assert!(matches!(start().payment(hash).await.unwrap(), PaymentStatus::Failed { .. }));
+        // Had the process died before: xpay might have gone on until now.
+        forget_the_end(&asked);
+        assert_eq!(start().payment(hash).await.unwrap(), PaymentStatus::Pending);
 
         // More than the channel holds: no route, nothing sent.
         let invoice = hold_invoice(&payee, 2, 900_000_000);
@@ -231,7 +336,7 @@ fn paying_and_looking_at_the_chain() {
         let txid = node.onchain_send(send(10_000)).await.unwrap();
 
         // The chain.
-        let chain = ClnChain::new(rpc);
+        let chain = ClnChain::new(rpc.clone());
         assert_eq!(chain.network().await.unwrap(), bitcoin::Network::Regtest);
         let tip = chain.tip().await.unwrap();
         assert_eq!(u64::from(tip.height), bitcoind.height());

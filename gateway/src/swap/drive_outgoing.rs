@@ -16,10 +16,13 @@ use super::{SwapId, Swaps};
 use crate::GatewayError;
 use crate::federation::Federation;
 use crate::node::{NodeError, PayRequest, PaymentStatus};
-use crate::store::Totals;
+use crate::store::{Totals, now};
 
 /// How long the node looks for routes.
 const RETRY_FOR: Duration = Duration::from_secs(60);
+
+/// No HTLC is under way for longer: BOLT 4's `max_htlc_cltv` is 2016 blocks, two weeks, and blocks may be slow.
+const LONGEST_HTLC: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Swaps {
     /// Takes one step.
@@ -46,9 +49,9 @@ impl Swaps {
     /// Pays, or asks for the result.
     ///
     /// Only the task of a swap that was written just now calls `pay` without asking first. A task of a later process asks,
-    /// and calls `pay` once more only if the node has no record at all, while the contract still covers it: `pay` is once
-    /// for each payment hash, and it is for the node to keep its records where no operator's cleaning reaches them. A node
-    /// that was asked and then knows nothing is not asked again.
+    /// and calls `pay` only if the node has not begun the payment, while the contract still covers it. A node that can't
+    /// tell what became of a payment says `Pending`: it is asked again, and nothing else is done. One that has answered a
+    /// call of `pay` with `Unknown` breaks its promise, and is not asked to pay again.
     async fn step_started(
         self: &Arc<Self>,
         swap: Outgoing,
@@ -68,7 +71,7 @@ impl Swaps {
                 Ok(PaymentStatus::Unknown) if !memory.asked => match self.terms_again(&swap, &invoice).await?
                 {
                     Some(terms) => {
-                        tracing::warn!(contract = %swap.id(), "the node knows nothing of a payment: it is asked to make it");
+                        tracing::warn!(contract = %swap.id(), "the node has not begun a payment: it is asked to make it");
                         self.ask_to_pay(&invoice, terms, memory).await
                     }
                     None => Ok(PaymentStatus::Unknown),
@@ -141,17 +144,27 @@ impl Swaps {
         Ok(self.terms(&order, &*federation, height).await?.ok())
     }
 
-    /// No result yet. If the user has taken the money back at the expiry, waiting for `Unknown` has an end.
+    /// No result yet. If the user has taken the money back at the expiry, waiting for one that can't come has an end.
     async fn still_unknown(self: &Arc<Self>, swap: Outgoing) -> Result<Step, GatewayError> {
         let federation = self.federation(&swap.federation)?;
         let report = federation.contract(swap.id(), Duration::ZERO, None).await?;
-        let refunded = report.is_some_and(|report| report.state == ContractState::Refunded);
-        if refunded && self.node.payment(swap.contract.payment_hash.0).await? == PaymentStatus::Unknown {
-            tracing::error!(contract = %swap.id(), "the node never told what became of a payment, and the user has the money back: check by hand whether it was paid");
-            self.write_outgoing(swap, OutgoingState::Lapsed).await?;
-            return Ok(Step::End);
+        if report.is_none_or(|report| report.state != ContractState::Refunded) {
+            return Ok(Step::Later);
         }
-        Ok(Step::Later)
+        let status = self.node.payment(swap.contract.payment_hash.0).await?;
+        // A payment that is really under way is still worth its result: a loss is counted as one.
+        let lived = now().as_secs().saturating_sub(swap.began_at);
+        let is_over = match status {
+            PaymentStatus::Unknown => true,
+            PaymentStatus::Pending => lived > LONGEST_HTLC.as_secs(),
+            PaymentStatus::Succeeded { .. } | PaymentStatus::Failed { .. } => false,
+        };
+        if !is_over {
+            return Ok(Step::Later);
+        }
+        tracing::error!(contract = %swap.id(), "the node never told what became of a payment, and the user has the money back: check by hand whether it was paid");
+        self.write_outgoing(swap, OutgoingState::Lapsed).await?;
+        Ok(Step::End)
     }
 
     /// Writes the preimage at once: it is the money.

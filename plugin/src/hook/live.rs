@@ -9,11 +9,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bitcoin::hashes::{Hash, sha256};
 use serde::{Deserialize, Serialize};
 
 use super::request::Part;
 use super::resolution::Terms;
+use crate::checked::{line, lines};
 
 /// How long a hash is remembered after it can no longer be paid: longer than any HTLC lives (2016 blocks).
 pub const KEPT_SECONDS: u64 = 30 * 24 * 3600;
@@ -169,40 +169,16 @@ fn rewrite(path: &Path, invoices: &[LiveInvoice]) -> io::Result<File> {
     OpenOptions::new().append(true).open(path)
 }
 
-fn line(change: &Change) -> Vec<u8> {
-    // Plain structs with text keys always serialize; an empty body would not pass the checksum's reader.
-    let body = serde_json::to_string(change).unwrap_or_default();
-    format!("{} {body}\n", checksum(body.as_bytes())).into_bytes()
-}
-
-fn checksum(body: &[u8]) -> String {
-    let digest = sha256::Hash::hash(body).to_byte_array();
-    hex::encode(digest.get(..8).unwrap_or_default())
-}
-
 /// The state after all lines, or the number of the first damaged one.
 fn replay(text: &[u8]) -> Result<BTreeMap<[u8; 32], LiveInvoice>, usize> {
     let mut invoices = BTreeMap::new();
-    let mut lines = text.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
-    while let Some((at, line)) = lines.next() {
-        match parse(line) {
-            Some(Change::Put(invoice)) => {
-                invoices.insert(invoice.payment_hash, *invoice);
-            }
-            Some(Change::Remove { payment_hash }) => {
-                invoices.remove(&payment_hash);
-            }
-            None if lines.peek().is_none() && !line.ends_with(b"\n") => {}
-            None => return Err(at + 1),
-        }
+    for change in lines(text)?.0 {
+        match change {
+            Change::Put(invoice) => invoices.insert(invoice.payment_hash, *invoice),
+            Change::Remove { payment_hash } => invoices.remove(&payment_hash),
+        };
     }
     Ok(invoices)
-}
-
-fn parse(line: &[u8]) -> Option<Change> {
-    let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-    let (sum, body) = line.split_once(' ')?;
-    (sum == checksum(body.as_bytes())).then(|| serde_json::from_str(body).ok())?
 }
 
 #[cfg(test)]

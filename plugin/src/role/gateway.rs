@@ -7,7 +7,8 @@ use gateway::{Fees, Gateway, GatewayConfig, Limits};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cln::{ClnNode, Rpc};
+use crate::cln::{AskedFile, ClnNode, Rpc};
+use crate::hook::{Hook, unix_now};
 use crate::options::{GatewayOptions, Options};
 use crate::role::Role;
 
@@ -16,16 +17,21 @@ const SECRET_NAME: &str = "cln-federation gateway";
 /// Records of payments must be kept this long, in seconds: whether an old swap was paid is read from them.
 const MIN_PAYS_AGE: u64 = 30 * 24 * 3600;
 
+/// The file that says which payments `xpay` was asked for, in the data folder.
+const ASKED_FILE: &str = "xpay-asked";
+/// The gateway's own data, in the data folder.
+const GATEWAY_FOLDER: &str = "gateway";
+
 /// Starts the gateway, and notes when it ends.
 pub async fn run(
     role: Arc<Role<Gateway>>,
     options: Options,
     gateway: GatewayOptions,
-    node: Arc<ClnNode>,
+    hook: Arc<Hook>,
     rpc: Rpc,
 ) {
     rpc.ready().await;
-    match start(options, gateway, node, rpc).await {
+    match start(options, gateway, hook, rpc).await {
         Ok(running) => {
             role.running(running.clone());
             role.failed(running.failed().await);
@@ -40,16 +46,24 @@ pub async fn run(
 async fn start(
     options: Options,
     gateway: GatewayOptions,
-    node: Arc<ClnNode>,
+    hook: Arc<Hook>,
     rpc: Rpc,
 ) -> Result<Arc<Gateway>, String> {
     // A lightningd without the autoclean plugin cleans nothing.
     if let Ok(status) = rpc.call("autoclean-status", json!({})).await {
         check_autoclean(&status)?;
     }
+    let folder = options.data_dir.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        // A gateway that has run before has this file.
+        let must_exist = folder.join(GATEWAY_FOLDER).exists();
+        AskedFile::open(&folder.join(ASKED_FILE), unix_now(), must_exist)
+    });
+    let asked = asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let node = Arc::new(ClnNode::new(rpc.clone(), hook, Arc::new(asked)));
     let secret = rpc.secret(SECRET_NAME).await.map_err(|error| error.to_string())?;
     let config = GatewayConfig {
-        data_dir: options.data_dir.join("gateway"),
+        data_dir: options.data_dir.join(GATEWAY_FOLDER),
         api_bind: gateway.api_bind,
         api_url: Some(gateway.api_url),
         fees: Fees::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
 use cln_federation::app::{Wires, answered_elsewhere, block_height};
-use cln_federation::cln::{ClnNode, Rpc};
+use cln_federation::cln::{AskedFile, ClnNode, Rpc};
 use cln_federation::hook::live::LiveFile;
 use cln_federation::hook::{Hook, unix_now};
 use cln_plugin::{Builder, Plugin};
@@ -87,8 +87,9 @@ async fn run() -> anyhow::Result<()> {
     let folder = Path::new(&configuration.lightning_dir);
     let (file, invoices) = LiveFile::open(&folder.join("live-htlcs"), unix_now())?;
     hook.load(file, invoices).await;
+    let asked = AskedFile::open(&folder.join("xpay-asked"), unix_now(), false)?;
     let rpc = Rpc::new(&folder.join(&configuration.rpc_file));
-    let node = Arc::new(ClnNode::new(rpc, hook.clone()));
+    let node = Arc::new(ClnNode::new(rpc, hook.clone(), Arc::new(asked)));
     let plugin = configured.start(State { node, hook }).await?;
     let _ = plugin.join().await;
     wires.output.drained().await;
