@@ -15,6 +15,8 @@ use crate::store::now;
 const SHORT_PAUSE: Duration = Duration::from_millis(500);
 /// The longest.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// From this pause on an operator should know. Guardians that start along with this gateway are up sooner.
+const ALARMING_PAUSE: Duration = Duration::from_secs(4);
 
 impl Gateway {
     /// Runs as long as the federation is served.
@@ -30,7 +32,11 @@ impl Gateway {
                 }
                 Err(GatewayError::UnknownFederation(_)) => return,
                 Err(error) => {
-                    tracing::warn!(%federation, %error, "the federation could not be told about this gateway");
+                    if pause < ALARMING_PAUSE {
+                        tracing::info!(%federation, %error, "the federation can't be told about this gateway yet");
+                    } else {
+                        tracing::warn!(%federation, %error, "the federation could not be told about this gateway");
+                    }
                     let rest = pause;
                     pause = (pause * 2).min(LONG_PAUSE);
                     rest
