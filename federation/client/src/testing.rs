@@ -98,6 +98,8 @@ pub enum Fault {
     Down,
     /// It arrives and is done, and the answer is lost.
     LostAnswer,
+    /// It is refused with this code.
+    Refused(&'static str),
     /// The process that asks is killed here: the answer never comes.
     Hang,
 }
@@ -129,6 +131,8 @@ pub enum GatewayMood {
     Forges,
     /// Claims the contract and does not answer.
     TakesSilently,
+    /// Answers something that makes no sense.
+    Babbles,
     /// Does not answer at all.
     Gone,
 }
@@ -288,6 +292,7 @@ impl World {
                 claim();
                 return Err(CallError::Down("silence".into()));
             }
+            GatewayMood::Babbles => return Ok(json!({ "status": "fine" })),
             GatewayMood::Gone => return Err(CallError::Down("gone".into())),
         };
         Ok(json!(answer))
@@ -405,6 +410,9 @@ impl Transport for World {
         };
         if fault == Some(Fault::Down) {
             return Err(CallError::Down("down".into()));
+        }
+        if let Some(Fault::Refused(code)) = fault {
+            return Err(refused(422, code));
         }
         let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
         match fault {

@@ -93,6 +93,17 @@ async fn a_forged_cancellation_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_talks_nonsense_leaves_the_payment_pending() {
+    let world = World::new();
+    let wallet = Wallet::with(&world, 20_000).await;
+    world.gateway(GatewayMood::Babbles);
+    let pending = wallet.client.pay(&invoice(5000), None, "").await;
+    assert!(matches!(pending, Err(ClientError::PaymentPending(_))), "{pending:?}");
+    world.gateway(GatewayMood::Pays);
+    assert_eq!(wallet.client.pay(&invoice(5000), None, "").await.unwrap().preimage, PREIMAGE);
+}
+
+#[tokio::test]
 async fn the_federation_shows_the_preimage_when_the_gateway_does_not() {
     let world = World::new();
     let wallet = Wallet::with(&world, 20_000).await;

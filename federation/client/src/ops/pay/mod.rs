@@ -244,13 +244,18 @@ impl Client {
             }
         });
         match waited.await {
-            Err(
-                error @ (ClientError::Unreachable(_)
-                | ClientError::Disagreement(_)
-                | ClientError::GatewayDown { .. }
-                | ClientError::GatewayFalse { .. }
-                | ClientError::Refused { .. }),
-            ) => Err(ClientError::PaymentPending(error.to_string())),
+            // Whatever keeps it from getting on, a gateway's nonsense too, is no end of it.
+            Err(error)
+                if !matches!(
+                    error,
+                    ClientError::PaymentFailed(_)
+                        | ClientError::Rejected { .. }
+                        | ClientError::NoOperation(_)
+                        | ClientError::Db(_)
+                ) =>
+            {
+                Err(ClientError::PaymentPending(error.to_string()))
+            }
             other => other,
         }
     }
