@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use federation_core::PeerId;
 use serde_json::{Value, json};
 
-use crate::ClientError;
 use crate::api::{CallError, FederationApi, Request, Transport};
+use crate::{Client, ClientError, Words};
 
 /// What each guardian answers; `None` hangs.
 struct Script {
@@ -111,4 +111,18 @@ async fn one_no_is_no_verdict_and_two_are() {
     assert!(matches!(&result, Err(ClientError::Refused { code, .. }) if code == "a"), "{result:?}");
     let (api, _) = api(vec![no("a"), good(1), no("a"), no("a")]);
     assert_eq!(api.any(&Request::get("/x"), Duration::ZERO).await.unwrap(), json!(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_liar_does_not_set_the_height() {
+    let height = |height: u32| Some(Ok(json!({ "height": height })));
+    let ask = async |answers: Answers| {
+        let seed = Words::generate().unwrap().seed().unwrap();
+        let config = crate::testing::config();
+        let client = Client::assemble(federation_store::memory(), api(answers).0, config, seed).unwrap();
+        client.height().await
+    };
+    assert_eq!(ask(vec![height(100), height(u32::MAX), height(101), down()]).await.unwrap(), 101);
+    let alone = ask(vec![height(100), height(u32::MAX), down(), down()]).await;
+    assert!(matches!(alone, Err(ClientError::Disagreement(_))), "{alone:?}");
 }
