@@ -124,6 +124,12 @@ impl FederationApi {
         order
     }
 
+    /// Another guardian is asked first from now on.
+    pub(crate) fn move_on(&self) {
+        let next = self.first.load(Ordering::Relaxed).saturating_add(1);
+        self.first.store(next.checked_rem(self.peers.len()).unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Remembers who was in trouble.
     fn note(&self, peer: PeerId, down: bool) {
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,8 @@ use crate::{ClientError, Result};
 const WAIT: Duration = Duration::from_secs(15);
 /// The pause after a failure, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(20));
+/// The pause after a refusal that only says "too early".
+const TOO_EARLY: Duration = Duration::from_secs(1);
 /// How often a transaction that f + 1 guardians refuse is asked for again because somebody says that it is on its way.
 const PATIENCE: u32 = 20;
 
@@ -26,6 +28,8 @@ enum Step {
     Again,
     /// Go on after a moment.
     Later,
+    /// Hand it in again when the federation may have moved on.
+    TooEarly,
 }
 
 impl Client {
@@ -55,6 +59,7 @@ impl Client {
                     pause = PAUSE.0;
                 }
                 Ok(Step::Later) => tokio::time::sleep(PAUSE.0).await,
+                Ok(Step::TooEarly) => tokio::time::sleep(TOO_EARLY).await,
                 Err(error) => {
                     tracing::debug!("transaction of {}: {error}", hex::encode(op));
                     self.inner.troubles.add(op, error);
@@ -77,6 +82,9 @@ impl Client {
 
     async fn submit(&self, op: OpId, record: TxRecord, refused: &mut u32) -> Result<Step> {
         if let Submission::Refused { code, reason } = self.inner.api.submit(&record.transaction).await? {
+            if is_passing(&code) {
+                return Ok(Step::TooEarly);
+            }
             *refused = refused.saturating_add(1);
             // An earlier submission, before a crash or a lost answer, may be on its way all the same.
             if *refused < PATIENCE && self.is_on_its_way(record.txid).await {
@@ -92,6 +100,8 @@ impl Client {
         // Notes prove themselves by their signatures; whatever else comes out needs f + 1 guardians' word.
         let only_notes = record.issues.len() == record.transaction.outputs.len();
         let Some(response) = self.inner.api.follow(record.txid, only_notes, WAIT).await? else {
+            // Who took it may keep it to himself: next time another one gets it.
+            self.inner.api.move_on();
             return Ok(Step::Again);
         };
         match &response.status {
@@ -121,6 +131,7 @@ impl Client {
                 self.commit_accepted(op, record).await?;
                 Ok(Step::Again)
             }
+            Ok(TransactionStatus::Rejected { code, .. }) if is_passing(&code) => Ok(Step::TooEarly),
             Ok(TransactionStatus::Rejected { code, .. }) => {
                 let reason = reason.unwrap_or_else(|| code.clone());
                 self.commit_rejected(op, record, code, reason).await?;
@@ -178,6 +189,12 @@ impl Client {
             matches!(status, Ok(Ok(TransactionResponse { status: TransactionStatus::Proposed, .. })))
         })
     }
+}
+
+/// Whether a refusal only says "too early". Nothing forbids that such a transaction is accepted later, by whoever hands it in
+/// again; its notes would be nobody's if the wallet had given it up. So it stays the only one, and is handed in again.
+fn is_passing(code: &str) -> bool {
+    matches!(code, "not_decrypted" | "not_expired" | "not_final")
 }
 
 fn is_accepted(status: TransactionStatus) -> bool {

@@ -1,22 +1,26 @@
 //! Transactions: idempotent, crash-proof, and never one note twice.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bitcoin::secp256k1::{Keypair, SECP256K1};
 use federation_core::encoding::encode;
-use federation_core::module::Value;
-use federation_core::{Input, ModuleId};
+use federation_core::rest::{TransactionResponse, TransactionStatus};
+use federation_core::{Input, ModuleId, PeerId, Transaction, module};
+use serde_json::{Value, json};
 
 use super::{Wallet, msat};
-use crate::ClientError;
+use crate::api::{CallError, FederationApi, Method, Request, Transport};
 use crate::store::{NOTES, RESERVED};
-use crate::testing::{Fault, World};
+use crate::testing::{Fault, GUARDIAN, World, config};
+use crate::{Client, ClientError, Words};
 
-fn free_money(amount: u64) -> (Input, Keypair, Value) {
+fn free_money(amount: u64) -> (Input, Keypair, module::Value) {
     let key = Keypair::new(SECP256K1, &mut rand::thread_rng());
     let input = Input { module: ModuleId(9), key: key.x_only_public_key().0, body: encode(&amount) };
-    (input, key, Value::free(msat(amount)))
+    (input, key, module::Value::free(msat(amount)))
 }
 
 #[tokio::test]
@@ -83,8 +87,8 @@ async fn a_refused_transaction_gives_its_notes_back() {
     let wallet = Wallet::with(&world, 5000).await;
     // An input that claims to bring more than it does.
     let (input, key, _) = free_money(10);
-    let lie = Value::free(msat(4000));
-    let (output, value) = (super::pay::contract_output(8000), Value::free(msat(8000)));
+    let lie = module::Value::free(msat(4000));
+    let (output, value) = (super::pay::contract_output(8000), module::Value::free(msat(8000)));
     let result = wallet.client.transact([1; 32], vec![(input, key, lie)], vec![(output, value)]).await;
     assert!(matches!(&result, Err(ClientError::Rejected { code, .. }) if code == "unbalanced"), "{result:?}");
     assert_eq!(wallet.balance().await, 5000);
@@ -95,13 +99,60 @@ async fn a_refused_transaction_gives_its_notes_back() {
 }
 
 #[tokio::test]
+async fn what_is_refused_as_too_early_is_handed_in_again_and_never_replaced() {
+    let world = World::new();
+    let wallet = Wallet::new(&world).await;
+    for code in ["not_expired", "not_decrypted", "not_final"] {
+        world.fault("/v1/transactions", Fault::Refused(code));
+    }
+    wallet.client.transact([1; 32], vec![free_money(1000)], Vec::new()).await.unwrap();
+    wallet.client.settled([1; 32]).await.unwrap();
+    assert_eq!(wallet.balance().await, 1000);
+}
+
+/// The first guardian takes transactions and tells nobody.
+struct Hole(Arc<World>);
+
+#[async_trait]
+impl Transport for Hole {
+    async fn call(&self, base: &str, request: &Request, limit: Duration) -> Result<Value, CallError> {
+        if base != "http://hole" {
+            return self.0.call(base, request, limit).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        match request.method {
+            Method::Post => {
+                let transaction: Transaction = serde_json::from_value(request.body.clone()).unwrap();
+                let txid = transaction.txid(config().id());
+                let status = TransactionStatus::Proposed;
+                Ok(json!(TransactionResponse { txid, status, outputs: Vec::new() }))
+            }
+            Method::Get => {
+                Err(CallError::Refused { status: 404, code: "unknown".into(), detail: "unknown".into() })
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guardian_that_keeps_transactions_to_himself_stops_nobody() {
+    let world = World::new();
+    let urls = [(PeerId(0), "http://hole".to_owned()), (PeerId(1), GUARDIAN.to_owned())];
+    let api = FederationApi::new(Arc::new(Hole(world)), urls.into(), 0);
+    let seed = Words::generate().unwrap().seed().unwrap();
+    let client = Client::assemble(federation_store::memory(), api, config(), seed).unwrap();
+    let done = client.transact([1; 32], vec![free_money(1000)], Vec::new());
+    tokio::time::timeout(Duration::from_secs(10), done).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn one_spent_note_does_not_spoil_the_others() {
     let world = World::new();
     let wallet = Wallet::with(&world, 5000).await;
     let notes = NOTES.all(&*wallet.db).await.unwrap();
     let (nonce, largest) = notes.iter().max_by_key(|(_, held)| held.denomination).unwrap();
     world.spend(*nonce);
-    let all = vec![(super::pay::contract_output(4997), Value { amount: msat(4997), fee: msat(3) })];
+    let all = vec![(super::pay::contract_output(4997), module::Value { amount: msat(4997), fee: msat(3) })];
     let result = wallet.client.transact([1; 32], Vec::new(), all).await;
     assert!(
         matches!(&result, Err(ClientError::Rejected { code, .. }) if code == "double_spend"),
@@ -134,7 +185,7 @@ async fn concurrent_operations_never_share_a_note() {
 async fn too_little_writes_nothing() {
     let world = World::new();
     let wallet = Wallet::with(&world, 100).await;
-    let output = vec![(super::pay::contract_output(100), Value { amount: msat(100), fee: msat(3) })];
+    let output = vec![(super::pay::contract_output(100), module::Value { amount: msat(100), fee: msat(3) })];
     let result = wallet.client.transact([1; 32], Vec::new(), output).await;
     assert!(matches!(result, Err(ClientError::InsufficientFunds { .. })), "{result:?}");
     assert_eq!(wallet.client.transaction([1; 32]).await.unwrap(), None);
