@@ -115,6 +115,8 @@ struct State {
     submissions: usize,
     /// What the gateway does.
     gateway: GatewayMood,
+    /// What it takes on top of its usual fee, in millionths.
+    greed: u64,
     /// Faces and fees of all that went in and out, in msat.
     minted: i128,
 }
@@ -181,6 +183,10 @@ impl World {
         self.state.lock().unwrap().gateway = mood;
     }
 
+    pub fn greed(&self, ppm: u64) {
+        self.state.lock().unwrap().greed = ppm;
+    }
+
     pub fn submissions(&self) -> usize {
         self.state.lock().unwrap().submissions
     }
@@ -227,7 +233,7 @@ impl World {
                 Ok(json!({ "nonces": found.collect::<Vec<_>>(), "more": false }))
             }
             (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": 100 })),
-            (Method::Get, "/v1/modules/lightning/gateways") => Ok(json!([announcement()])),
+            (Method::Get, "/v1/modules/lightning/gateways") => Ok(json!([announcement(state.greed)])),
             (Method::Get, "/v1/modules/lightning/contract") => {
                 let id: ContractId = parameter("id").unwrap().parse().unwrap();
                 let (contract, at, preimage) =
@@ -299,13 +305,13 @@ impl World {
     }
 }
 
-fn announcement() -> Announcement {
+fn announcement(greed: u64) -> Announcement {
     let info = GatewayInfo {
         key: gateway_key().x_only_public_key().0,
         alias: "g".into(),
         api_url: GATEWAY.to_owned(),
         node_id: PublicKey::from_keypair(&gateway_key()),
-        send_fees: GatewayFees { base: Amount::from_msat(10), ppm: 1000 },
+        send_fees: GatewayFees { base: Amount::from_msat(10), ppm: 1000 + greed },
         receive_fees: GatewayFees::default(),
         min: Amount::from_msat(1),
         max: Amount::from_msat(1_000_000),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::XOnlyPublicKey;
 use federation_core::Amount;
-use federation_lightning::{Announcement, GatewayInfo, KIND};
+use federation_lightning::{Announcement, GatewayFees, GatewayInfo, KIND};
 use serde_json::Value;
 
 use super::now;
@@ -15,6 +15,10 @@ use crate::{ClientError, Result};
 
 /// How long a gateway may take to show that it is there.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// The most that a gateway may take which the user has not named, so that nobody grows rich on being the only one: 50 sat
+/// and 5 %.
+const MAX_FEE: GatewayFees = GatewayFees { base: Amount::from_msat(50_000), ppm: 50_000 };
 
 /// Which way a payment goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,12 @@ impl Client {
         gateways.retain(|info| (info.min..=info.max).contains(&amount));
         if gateways.is_empty() {
             return Err(ClientError::NoGateway(format!(" that takes on payments of {} msat", amount.msat())));
+        }
+        gateways
+            .retain(|info| fee(info, direction, amount).is_some_and(|fee| Some(fee) <= MAX_FEE.of(amount)));
+        if gateways.is_empty() {
+            let why = " (each takes more than 50 sat and 5 %: `ecash gateways` shows them, `--gateway` accepts one)";
+            return Err(ClientError::NoGateway(why.to_owned()));
         }
         gateways.sort_by_key(|info| fee(info, direction, amount).unwrap_or(Amount::from_msat(u64::MAX)));
         let mut reasons = Vec::new();

@@ -112,6 +112,18 @@ async fn the_federation_shows_the_preimage_when_the_gateway_does_not() {
 }
 
 #[tokio::test]
+async fn a_greedy_gateway_is_used_only_if_it_is_named() {
+    let world = World::new();
+    let wallet = Wallet::with(&world, 500_000).await;
+    world.greed(1_000_000);
+    let greedy = wallet.client.pay(&invoice(100_000), None, "").await;
+    assert!(matches!(greedy, Err(ClientError::NoGateway(_))), "{greedy:?}");
+    assert_eq!(wallet.balance().await, 500_000);
+    let paid = wallet.client.pay(&invoice(100_000), Some("http://gateway"), "").await.unwrap();
+    assert_eq!(paid.fee, msat(10 + 100_100));
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_down_gets_no_money() {
     let world = World::new();
     let wallet = Wallet::with(&world, 20_000).await;
