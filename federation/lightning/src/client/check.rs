@@ -9,7 +9,8 @@ use federation_core::{Amount, FederationId};
 use lightning_invoice::Bolt11Invoice;
 
 use super::{
-    FUND_WINDOW_BLOCKS, LightningError, PAY_MARGIN_BLOCKS, invoice_hash, payable_amount, received_amount,
+    FUND_WINDOW_BLOCKS, LightningError, OUTGOING_EXPIRY_BLOCKS, PAY_MARGIN_BLOCKS, invoice_hash,
+    payable_amount, received_amount,
 };
 use crate::{GatewayFees, IncomingContract, OutgoingContract};
 
@@ -69,6 +70,8 @@ pub fn check_outgoing(check: &OutgoingCheck<'_>) -> Result<PaymentTerms, Lightni
         .expiry_height
         .checked_sub(check.height)
         .and_then(|left| left.checked_sub(PAY_MARGIN_BLOCKS))
+        // A user's contract ends by then: one that goes on for years would lock up the node's HTLCs, not the user's money.
+        .map(|left| left.min(OUTGOING_EXPIRY_BLOCKS - PAY_MARGIN_BLOCKS + HEIGHT_SKEW))
         .filter(|left| *left > final_delay)
         .ok_or(LightningError::ExpiryNear { expiry: contract.expiry_height, height: check.height })?;
     Ok(PaymentTerms { amount, budget, max_delay })

@@ -108,6 +108,9 @@ fn gateways_refuse_contracts_that_cost_them() {
     assert_eq!(check(&contract, &other_hash, START), Err(LightningError::OtherInvoice));
     let last = START + OUTGOING_EXPIRY_BLOCKS - PAY_MARGIN_BLOCKS - 18;
     assert_eq!(check(&contract, &invoice, last - 1).unwrap().max_delay, 19);
+    // However long the contract goes on.
+    let endless = OutgoingContract { expiry_height: u32::MAX, ..contract.clone() };
+    assert_eq!(check(&endless, &invoice, START).unwrap().max_delay, 504 - 72 + 10);
     for height in [last, contract.expiry_height, u32::MAX] {
         assert!(matches!(check(&contract, &invoice, height), Err(LightningError::ExpiryNear { .. })));
     }
