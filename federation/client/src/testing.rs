@@ -305,7 +305,7 @@ impl World {
     }
 }
 
-fn announcement(greed: u64) -> Announcement {
+pub fn announcement(greed: u64) -> Announcement {
     let info = GatewayInfo {
         key: gateway_key().x_only_public_key().0,
         alias: "g".into(),

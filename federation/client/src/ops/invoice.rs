@@ -11,9 +11,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::Amount;
 use federation_core::encoding::encode;
 use federation_core::module::Value;
-use federation_lightning::IncomingContract;
 use federation_lightning::client::{ReceiveOrder, check_hold_invoice, claim_incoming, incoming_contract};
 use federation_lightning::report::ContractState;
+use federation_lightning::{IncomingContract, KIND};
 use federation_store::WriteBatch;
 use lightning_invoice::Bolt11Invoice;
 
@@ -228,7 +228,7 @@ impl Client {
     }
 
     /// `None`: nothing new.
-    async fn wait_for_funds(&self, invoice: &Invoice) -> Result<Option<State>> {
+    pub(crate) async fn wait_for_funds(&self, invoice: &Invoice) -> Result<Option<State>> {
         let id = invoice.contract.id(self.federation_id()).to_string();
         match self.contract(&id, WAIT, Some(ContractState::Funded)).await {
             Ok(Some((ContractState::Decrypted, _))) => Ok(Some(State::Claiming { round: 0 })),
@@ -244,7 +244,7 @@ impl Client {
                 let expired = now().as_secs() > invoice.expires_at;
                 let late = expired && self.height().await? >= invoice.contract.terms.fund_before_height;
                 // HTLCs that came in time may be held a while yet, so the height decides alone.
-                Ok(late.then_some(State::Expired))
+                Ok((late && !self.is_known_to_any(&id).await?).then_some(State::Expired))
             }
             // Some guardians have seen it funded and some have not yet.
             Err(ClientError::Disagreement(_)) => {
@@ -253,6 +253,22 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether any guardian says that the contract was funded: f + 1 may be one that lags and liars. To give it up can't be
+    /// taken back, so n − f must have been heard.
+    async fn is_known_to_any(&self, id: &str) -> Result<bool> {
+        let request = Request::module_get(KIND, "contract", &[("id", id.to_owned())]);
+        let mut unknown = 0usize;
+        for answer in self.inner.api.all(&request, Duration::ZERO).await.into_values() {
+            match answer {
+                Ok(_) => return Ok(true),
+                Err(CallError::Refused { status: 404, .. }) => unknown = unknown.saturating_add(1),
+                Err(_) => {}
+            }
+        }
+        let needed = self.inner.api.guardians().saturating_sub(self.inner.api.max_faulty());
+        Ok(unknown < needed)
     }
 
     async fn claim(&self, op: &OpId, invoice: &Invoice, round: u32) -> Result<Amount> {

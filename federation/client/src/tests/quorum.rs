@@ -126,3 +126,62 @@ async fn one_liar_does_not_set_the_height() {
     let alone = ask(vec![height(100), height(u32::MAX), down(), down()]).await;
     assert!(matches!(alone, Err(ClientError::Disagreement(_))), "{alone:?}");
 }
+
+/// Two guardians lag or lie and know nothing of a contract; the others have seen it funded, or are down.
+struct Lag {
+    others: Result<Value, CallError>,
+}
+
+#[async_trait]
+impl Transport for Lag {
+    async fn call(&self, base: &str, request: &Request, _: Duration) -> Result<Value, CallError> {
+        if request.path.contains("height") {
+            return Ok(json!({ "height": 1000 }));
+        }
+        match base {
+            "0" | "1" => {
+                Err(CallError::Refused { status: 404, code: "unknown_contract".into(), detail: "no".into() })
+            }
+            _ => self.others.clone(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invoice_is_not_given_up_on_the_word_of_two() {
+    use crate::ops::invoice::{Invoice, State};
+    let unknown = || CallError::Refused { status: 404, code: "unknown_contract".into(), detail: "no".into() };
+    for (others, given_up) in [
+        (Ok(json!({ "state": "funded" })), false),
+        (Err(CallError::Down("down".into())), false),
+        (Err(unknown()), true),
+    ] {
+        let urls: BTreeMap<_, _> = (0..4u16).map(|n| (PeerId(n), n.to_string())).collect();
+        let api = FederationApi::new(Arc::new(Lag { others }), urls, 0);
+        let seed = Words::generate().unwrap().seed().unwrap();
+        let config = crate::testing::config();
+        let client = Client::assemble(federation_store::memory(), api, config, seed).unwrap();
+        let secrets = client.lightning_keys().incoming(0).unwrap();
+        let order = federation_lightning::client::ReceiveOrder {
+            federation: client.federation_id(),
+            config: client.lightning().1,
+            gateway: &crate::testing::announcement(0).info,
+            invoice_amount: super::msat(1000),
+            height: 100,
+            secrets: &secrets,
+        };
+        let contract =
+            federation_lightning::client::incoming_contract(&order, &mut rand::thread_rng()).unwrap();
+        let invoice = Invoice {
+            invoice: String::new(),
+            amount: super::msat(1000),
+            gateway: String::new(),
+            contract,
+            key: 0,
+            expires_at: 0,
+            state: State::Waiting,
+        };
+        let state = client.wait_for_funds(&invoice).await.unwrap();
+        assert_eq!(state, given_up.then_some(State::Expired));
+    }
+}
