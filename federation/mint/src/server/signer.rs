@@ -56,7 +56,12 @@ impl Signer {
 
     /// Keeps the checked point of an output that was just applied.
     pub fn remember(&self, point: OutPoint, blinded: &BlindedMessage) {
-        self.known().entry(point).or_insert_with(|| Known { blinded: blinded.clone(), share: None });
+        // Also of what is only tried, so whoever has a note can have any number remembered.
+        let mut known = self.known();
+        if known.len() >= CAPACITY && !known.contains_key(&point) {
+            known.clear();
+        }
+        known.entry(point).or_insert_with(|| Known { blinded: blinded.clone(), share: None });
     }
 
     /// Drops what is finished.
@@ -121,4 +126,24 @@ fn sign_one(
     // An output of a denomination without a key was never accepted.
     let share = secret.shares.get(usize::from(denomination.exponent())).map(|key| sign(&blinded, key));
     Ok((point, Known { blinded, share }))
+}
+
+#[cfg(test)]
+mod tests {
+    use federation_core::TxId;
+    use federation_tbs::{BlindingKey, blind};
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let signer = Signer::new(MintSecret { shares: Vec::new() });
+        let blinded = blind(b"nonce", &BlindingKey::from_bytes_wide([7; 64]));
+        for number in 0..CAPACITY as u64 + 10 {
+            let mut txid = [0; 32];
+            txid[..8].copy_from_slice(&number.to_be_bytes());
+            signer.remember(OutPoint { txid: TxId(txid), index: 0 }, &blinded);
+        }
+        assert!(signer.known().len() <= CAPACITY);
+    }
 }
