@@ -61,22 +61,36 @@ impl Wallet {
         }
         let threshold = usize::from(self.config.threshold);
         let mut done = now.number.checked_sub(KEPT);
-        for (epoch, shares) in epochs.iter().rev().filter(|(_, shares)| shares.len() >= threshold) {
+        for (epoch, shares) in epochs.iter_mut().rev() {
             let message = message(self.federation, *epoch);
-            let signature = combine_message(shares, threshold)
-                .ok()
-                .filter(|signature| verify_message(&message, signature, &self.config.beacon));
+            let mut signature = None;
+            // At most twice: the second time, all shares are right. Not one try an epoch, or a guardian that sends its
+            // false share again in each would keep the beacon away.
+            while signature.is_none() && shares.len() >= threshold {
+                signature = combine_message(shares, threshold)
+                    .ok()
+                    .filter(|signature| verify_message(&message, signature, &self.config.beacon));
+                if signature.is_some() {
+                    break;
+                }
+                let before = shares.len();
+                shares.retain(|peer, share| {
+                    let key = self.config.beacon_shares.get(usize::from(*peer));
+                    let right = key.is_some_and(|key| verify_message_share(&message, share, key));
+                    if !right {
+                        warn!("guardian {peer} sent a false share of the beacon of epoch {epoch}");
+                        SHARES.delete(db, &(*epoch, PeerId(*peer)));
+                    }
+                    right
+                });
+                if shares.len() == before {
+                    break;
+                }
+            }
             if let Some(signature) = signature {
                 BEACON.put(db, &(), &Beacon { epoch: *epoch, signature });
                 done = Some(*epoch);
                 break;
-            }
-            for (peer, share) in shares {
-                let key = self.config.beacon_shares.get(usize::from(*peer));
-                if !key.is_some_and(|key| verify_message_share(&message, share, key)) {
-                    warn!("guardian {peer} sent a false share of the beacon of epoch {epoch}");
-                    SHARES.delete(db, &(*epoch, PeerId(*peer)));
-                }
             }
         }
         for (epoch, shares) in epochs.iter().filter(|(epoch, _)| done.is_some_and(|done| **epoch <= done)) {
