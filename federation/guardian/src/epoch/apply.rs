@@ -117,7 +117,7 @@ impl Applier {
             .into_iter()
             .map(|(hash, (peer, transaction))| ((hash, peer), (hash, transaction)))
             .unzip();
-        let verified = self.verifier.verify(transactions).await;
+        let verified = self.verifier.verify(transactions).await?;
         for ((hash, peer), verified) in peers.into_iter().zip(verified) {
             applied.decided.push(hash);
             let Some(verified) = verified else {

@@ -11,3 +11,5 @@ pub mod pool;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+#[cfg(test)]
+mod verify_tests;

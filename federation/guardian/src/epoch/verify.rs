@@ -1,15 +1,25 @@
 //! What can be checked without state, off the async runtime: signatures, and what modules
 //! prepare. Results are remembered by the hash of the whole transaction, so that what was
 //! verified at submission is not verified again in consensus.
+//!
+//! What users hand in is verified some at a time, so that a flood of it leaves consensus its threads.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use federation_core::db::DbError;
 use federation_core::module::{AnyPrepared, ModuleError, Registry};
 use federation_core::{FederationId, Input, Transaction, TxId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many verified transactions are remembered.
 const REMEMBERED: usize = 20_000;
+/// How many bytes of them: whoever can sign can have one remembered, as large as a transaction may be.
+const REMEMBERED_BYTES: usize = 32 << 20;
+/// How many submissions are verified at a time.
+const SUBMISSIONS: usize = 4;
+/// What a part of a transaction takes beside its body.
+const PART_COST: usize = 256;
 
 /// A transaction whose signatures are right, with what its modules found out about its inputs.
 pub struct Verified {
@@ -26,40 +36,65 @@ pub struct Verifier {
     federation: FederationId,
     modules: Arc<Registry>,
     memory: Mutex<Memory>,
+    submissions: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct Memory {
     verified: HashMap<[u8; 32], Arc<Verified>>,
     order: VecDeque<[u8; 32]>,
+    bytes: usize,
 }
 
 impl Verifier {
     /// For one federation and its modules.
     pub fn new(federation: FederationId, modules: Arc<Registry>) -> Self {
-        Self { federation, modules, memory: Mutex::default() }
+        let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
+        Self { federation, modules, memory: Mutex::default(), submissions }
     }
 
     /// Verifies each transaction, in order; `None` where form or signatures are wrong. CPU-heavy work
     /// runs on the blocking pool, all inputs of a module in one batch.
+    ///
+    /// # Errors
+    /// If the work was cut off. Then nothing is known of any of them, and to go on as if they were wrong would
+    /// lead this guardian to another state than the others.
     pub async fn verify(
         self: &Arc<Self>,
         transactions: Vec<([u8; 32], Transaction)>,
-    ) -> Vec<Option<Arc<Verified>>> {
+    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
+        self.run(transactions, None).await
+    }
+
+    /// The same for one that a user hands in; it waits for its turn.
+    pub async fn verify_submitted(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        transaction: Transaction,
+    ) -> Result<Option<Arc<Verified>>, DbError> {
+        // Kept by the work itself: who hangs up does not get another turn before it is done.
+        let turn = Arc::clone(&self.submissions).acquire_owned().await.ok();
+        Ok(self.run(vec![(hash, transaction)], turn).await?.pop().flatten())
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        transactions: Vec<([u8; 32], Transaction)>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
         let known = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             transactions.iter().map(|(hash, _)| memory.verified.get(hash).cloned()).collect::<Vec<_>>()
         };
         if known.iter().all(Option::is_some) {
-            return known;
+            return Ok(known);
         }
-        let count = known.len();
         let this = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || this.verify_unknown(transactions, known));
-        work.await.unwrap_or_else(|error| {
-            tracing::warn!("verification failed: {error}");
-            vec![None; count]
-        })
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            this.verify_unknown(transactions, known)
+        });
+        work.await.map_err(|error| DbError::Engine(format!("the verification was cut off: {error}")))
     }
 
     fn verify_unknown(
@@ -115,24 +150,42 @@ impl Verifier {
         results
     }
 
+    #[cfg(test)]
+    pub(super) fn remembered_bytes(&self) -> usize {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// Drops what an epoch has decided.
     pub fn forget(&self, hashes: &[[u8; 32]]) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         for hash in hashes {
-            memory.verified.remove(hash);
+            memory.remove(hash);
         }
     }
 }
 
+/// About what a transaction takes.
+fn size(transaction: &Transaction) -> usize {
+    let inputs = transaction.inputs.iter().map(|input| input.body.len());
+    let outputs = transaction.outputs.iter().map(|output| output.body.len());
+    inputs.chain(outputs).fold(0, |sum, body| sum.saturating_add(body).saturating_add(PART_COST))
+}
+
 impl Memory {
     fn remember(&mut self, hash: [u8; 32], verified: Arc<Verified>) {
-        if self.verified.insert(hash, verified).is_none() {
-            self.order.push_back(hash);
+        self.remove(&hash);
+        self.bytes = self.bytes.saturating_add(size(&verified.transaction));
+        self.verified.insert(hash, verified);
+        self.order.push_back(hash);
+        while self.order.len() > REMEMBERED || self.bytes > REMEMBERED_BYTES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.remove(&oldest);
         }
-        while self.order.len() > REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.verified.remove(&oldest);
-            }
+    }
+
+    fn remove(&mut self, hash: &[u8; 32]) {
+        if let Some(verified) = self.verified.remove(hash) {
+            self.bytes = self.bytes.saturating_sub(size(&verified.transaction));
         }
     }
 }
