@@ -156,7 +156,7 @@ impl Running {
             return Ok(known);
         }
         let hash = transaction.hash();
-        let verified = self.verifier.verify(vec![(hash, transaction)]).await.pop().flatten();
+        let verified = self.verifier.verify_submitted(hash, transaction).await?;
         let verified = verified.ok_or_else(|| {
             ApiError::bad_request(
                 "bad_signature",
@@ -167,7 +167,14 @@ impl Running {
         let mut trial = WriteBatch::new(Arc::clone(&self.db));
         let epoch = Epoch { number: *self.epochs.borrow() };
         match self.applier.apply_one(&mut trial, epoch, &verified).await? {
-            Some(Decided::Rejected { code, reason, .. }) => return Err(ApiError::refused(&code, reason)),
+            Some(Decided::Rejected { code, reason, .. }) => {
+                // The trial reads what is committed at each moment: an epoch in between may have accepted this
+                // very transaction, handed in at another guardian, and its own inputs now look spent.
+                return match self.transaction(txid).await? {
+                    Some(known) if !matches!(known.status, TransactionStatus::Rejected { .. }) => Ok(known),
+                    _ => Err(ApiError::refused(&code, reason)),
+                };
+            }
             Some(Decided::Accepted { .. }) | None => {}
         }
         self.pool.add(txid, &verified.transaction).await?.map_err(|_| {
