@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::error::GuardianError;
 use crate::running::Running;
 use crate::secrets::SealingKey;
-use crate::setup::rounds::{Exchange, Progress, Rounds};
+use crate::setup::rounds::{Exchange, LINKS, Progress, Rounds};
 use crate::setup::stored::StoredSetup;
 use crate::setup::{FederationParams, SetupPhase, SetupStatus, keygen};
 use crate::{api, assemble};
@@ -262,17 +262,30 @@ impl Guardian {
         }));
     }
 
-    /// After an abort the operator may start again; a failed federation start stops the guardian.
+    /// After an abort the operator may start again; a failed federation start stops the guardian. What fails here
+    /// (an address in use, a full disk) is no abort: the others may have this guardian's confirmation already and
+    /// run, so a result that is stored stays, and the next start goes on with it.
     async fn generation_failed(&self, error: GuardianError) {
         let mut slot = self.setup.lock().await;
-        if let Some(setup) = slot.as_mut().filter(|setup| setup.phase() != SetupPhase::Done) {
+        if slot.as_ref().is_none_or(|setup| setup.phase() == SetupPhase::Done) {
+            self.stopped.send_replace(Some(error.to_string()));
+            return;
+        }
+        match StoredSetup::load(&self.db, &self.key).await {
+            Ok(Some(stored)) => *slot = Some(stored),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!("{error}");
+                return;
+            }
+        }
+        let aborted = matches!(error, GuardianError::KeyGeneration(_));
+        if let Some(setup) = slot.as_mut().filter(|setup| setup.result.is_none() || aborted) {
             setup.started = false;
             setup.result = None;
             if let Err(error) = setup.save(&self.db, &self.key).await {
                 tracing::error!("{error}");
             }
-        } else {
-            self.stopped.send_replace(Some(error.to_string()));
         }
     }
 
@@ -280,20 +293,24 @@ impl Guardian {
     async fn generate(self: &Arc<Self>, mut setup: StoredSetup) -> Result<(), GuardianError> {
         let links = Links::start(self.link_config(&setup)?)
             .await
-            .map_err(|e| GuardianError::KeyGeneration(e.to_string()))?;
+            .map_err(|error| GuardianError::io(LINKS)(std::io::Error::other(error.to_string())))?;
         let outcome = self.generate_over(&links, &mut setup).await;
         if outcome.is_err() {
             links.shutdown().await;
         }
-        outcome?;
+        let frames = outcome?;
         links.drain(Duration::from_secs(30)).await;
-        self.run_federation(setup, Some(links)).await
+        self.run_federation(setup, Some((links, frames))).await
     }
 
-    async fn generate_over(&self, links: &Links, setup: &mut StoredSetup) -> Result<(), GuardianError> {
+    async fn generate_over(
+        &self,
+        links: &Links,
+        setup: &mut StoredSetup,
+    ) -> Result<mpsc::Receiver<LinkEvent>, GuardianError> {
         let frames = links
             .subscribe(CHANNEL_SETUP)
-            .ok_or_else(|| GuardianError::KeyGeneration("it is running already".to_owned()))?;
+            .ok_or_else(|| GuardianError::io(LINKS)(std::io::Error::other("they are in use")))?;
         let (me, names) = keygen::numbers(setup);
         let exchange = LinkExchange { links: links.clone(), frames };
         let mut rounds = Rounds::new(exchange, me, names, keygen::session(setup), Arc::clone(&self.progress));
@@ -305,7 +322,7 @@ impl Guardian {
         }
         made?;
         *self.setup.lock().await = Some(setup.clone());
-        Ok(())
+        Ok(rounds.into_links().frames)
     }
 
     async fn make_keys(
@@ -352,19 +369,21 @@ impl Guardian {
     async fn run_federation(
         self: &Arc<Self>,
         setup: StoredSetup,
-        links: Option<Links>,
+        links: Option<(Links, mpsc::Receiver<LinkEvent>)>,
     ) -> Result<(), GuardianError> {
-        // What arrives of the setup later comes from a guardian that resumes at its last round; after a
-        // setup in this process the channel is taken, and its confirmation was delivered.
-        let links = match links {
-            Some(links) => links,
+        let (links, frames) = match links {
+            Some((links, frames)) => (links, Some(frames)),
             None => {
                 let config = self.link_config(&setup)?;
                 let links = Links::start(config).await.map_err(|e| GuardianError::Config(e.to_string()))?;
-                answer_resuming(&links, &setup);
-                links
+                let frames = links.subscribe(CHANNEL_SETUP);
+                (links, frames)
             }
         };
+        if let (Some(frames), Some(result)) = (frames, &setup.result) {
+            let frame = Bytes::from(keygen::confirmation_frame(keygen::session(&setup), result));
+            tokio::spawn(answer_resuming(links.clone(), frames, frame));
+        }
         let (running, main_loop) =
             assemble::federation(&self.config, &setup, Arc::clone(&self.db), Arc::clone(&self.chain), links)
                 .await?;
@@ -393,24 +412,25 @@ fn no_code() -> GuardianError {
     GuardianError::SetupState("create this guardian's own setup code first".to_owned())
 }
 
-/// Answers guardians that crashed between storing the result and its confirmation.
-fn answer_resuming(links: &Links, setup: &StoredSetup) {
-    let (Some(mut frames), Some(result)) = (links.subscribe(CHANNEL_SETUP), setup.result.clone()) else {
-        return;
-    };
-    let frame = Bytes::from(keygen::confirmation_frame(keygen::session(setup), &result));
-    let links = links.clone();
-    tokio::spawn(async move {
-        while let Some(event) = frames.recv().await {
-            event.accept();
-            // Equal bytes are confirmation enough; anything else is no resuming guardian of this setup.
-            if event.frame == frame
-                && let Err(error) = links.send(event.from, CHANNEL_SETUP, frame.clone())
-            {
-                tracing::debug!("guardian {} resumes its setup, but: {error}", event.from);
-            }
+/// How often a guardian may resume the setup while this one runs. It also ends an exchange of thanks for thanks.
+const MAX_RESUMED: u8 = 20;
+
+/// Answers guardians that crashed between storing the result and knowing that all have confirmed it: that this one's
+/// confirmation was delivered to an earlier life of theirs doesn't mean that it was kept.
+async fn answer_resuming(links: Links, mut frames: mpsc::Receiver<LinkEvent>, frame: Bytes) {
+    let mut answered = BTreeMap::<u16, u8>::new();
+    while let Some(event) = frames.recv().await {
+        event.accept();
+        let count = answered.entry(event.from).or_default();
+        // Equal bytes are confirmation enough; anything else is no resuming guardian of this setup.
+        if event.frame != frame || *count >= MAX_RESUMED {
+            continue;
         }
-    });
+        *count = count.saturating_add(1);
+        if let Err(error) = links.send(event.from, CHANNEL_SETUP, frame.clone()) {
+            tracing::debug!("guardian {} resumes its setup, but: {error}", event.from);
+        }
+    }
 }
 
 /// The setup's channel of the links.
@@ -431,5 +451,110 @@ impl Exchange for LinkExchange {
         let event = self.frames.recv().await?;
         event.accept();
         Some((event.from, event.frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{Block, Transaction};
+    use federation_wallet::chain::{ChainError, Tip};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    /// No chain at all.
+    struct Nowhere;
+
+    fn nowhere<T>() -> Result<T, ChainError> {
+        Err(ChainError::Unreachable("there is no node".to_owned()))
+    }
+
+    #[async_trait::async_trait]
+    impl ChainSource for Nowhere {
+        fn describe(&self) -> String {
+            "no chain".to_owned()
+        }
+        async fn network(&self) -> Result<Network, ChainError> {
+            nowhere()
+        }
+        async fn tip(&self) -> Result<Tip, ChainError> {
+            nowhere()
+        }
+        async fn block(&self, _: u32) -> Result<Option<Block>, ChainError> {
+            nowhere()
+        }
+        async fn fee_rate(&self, _: u16) -> Result<Option<u64>, ChainError> {
+            nowhere()
+        }
+        async fn broadcast(&self, _: &Transaction) -> Result<(), ChainError> {
+            nowhere()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stored_result_outlives_a_start_that_fails() {
+        let folder = std::env::temp_dir().join(format!("guardian-setup-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = GuardianConfig {
+            data_dir: folder.clone(),
+            store_url: None,
+            api_bind: "127.0.0.1:0".parse().unwrap(),
+            api_url: "http://127.0.0.1:1".to_owned(),
+            link_bind: taken.local_addr().unwrap(),
+            link_address: "127.0.0.1:1".to_owned(),
+            network: Network::Regtest,
+        };
+        let key = SealingKey::new(Zeroizing::new([1; 32]));
+        {
+            let mut setup = crate::setup::tests::with_result().await;
+            setup.started = true;
+            setup.save(&config.open().await.unwrap(), &key).await.unwrap();
+        }
+        let guardian = Guardian::start(config, key, Arc::new(Nowhere)).await.unwrap();
+        for _ in 0..100 {
+            if guardian.setup_status().await.detail.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // (The failure is shown before it is dealt with.)
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(guardian.setup_status().await.detail.unwrap().contains("links"));
+        let stored = StoredSetup::load(&guardian.db, &guardian.key).await.unwrap().unwrap();
+        assert!(stored.result.is_some() && stored.started);
+        assert_eq!(guardian.setup_status().await.phase, SetupPhase::Generating);
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+
+    #[tokio::test]
+    async fn a_guardian_that_resumes_is_answered_and_thanks_come_to_an_end() {
+        let identities = [Identity::generate().unwrap(), Identity::generate().unwrap()];
+        let addresses: Vec<SocketAddr> = (0..2)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+            .collect();
+        let mut links = Vec::new();
+        for me in 0..2usize {
+            let other = 1 - me;
+            let fingerprint = identities[other].fingerprint();
+            let peer = PeerAddress { address: addresses[other].to_string(), fingerprint };
+            let peers = BTreeMap::from([(u16::try_from(other).unwrap(), peer)]);
+            let me16 = u16::try_from(me).unwrap();
+            let config = LinkConfig::new(me16, identities[me].clone(), vec![addresses[me]], peers);
+            links.push(Links::start(config).await.unwrap());
+        }
+        let frame = Bytes::from_static(b"confirmed");
+        let frames = links[0].subscribe(CHANNEL_SETUP).unwrap();
+        tokio::spawn(answer_resuming(links[0].clone(), frames, frame.clone()));
+        let mut answers = links[1].subscribe(CHANNEL_SETUP).unwrap();
+        let mut answered = 0;
+        links[1].send(0, CHANNEL_SETUP, frame.clone()).unwrap();
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(2), answers.recv()).await {
+            event.accept();
+            assert_eq!(event.frame, frame);
+            answered += 1;
+            links[1].send(0, CHANNEL_SETUP, event.frame.clone()).unwrap();
+        }
+        assert_eq!(answered, MAX_RESUMED);
     }
 }

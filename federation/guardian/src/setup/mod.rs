@@ -10,7 +10,7 @@ pub mod keygen;
 pub mod rounds;
 pub mod stored;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use code::{FederationParams, SetupCode};
 pub use stored::{SetupPhase, SetupStatus};

@@ -30,6 +30,9 @@ pub struct RoundMessage {
     pub body: Vec<u8>,
 }
 
+/// What failed, if it was not a guardian.
+pub const LINKS: &str = "the links to the other guardians";
+
 /// What the rounds need of the links.
 #[async_trait::async_trait]
 pub trait Exchange: Send {
@@ -56,6 +59,11 @@ impl<E: Exchange> Rounds<E> {
     /// For `names.len()` guardians, of which this one has number `me`.
     pub fn new(links: E, me: u16, names: Vec<String>, session: [u8; 32], progress: Progress) -> Self {
         Self { links, me, names, session, early: BTreeMap::new(), progress }
+    }
+
+    /// Gives the links back.
+    pub fn into_links(self) -> E {
+        self.links
     }
 
     /// The name of a guardian, for messages.
@@ -87,9 +95,8 @@ impl<E: Exchange> Rounds<E> {
             if missing.is_empty() {
                 return Ok(received);
             }
-            let (from, bytes) = self.links.receive().await.ok_or_else(|| {
-                GuardianError::KeyGeneration("the links between the guardians were closed".to_owned())
-            })?;
+            let closed = || GuardianError::io(LINKS)(std::io::Error::other("they were closed"));
+            let (from, bytes) = self.links.receive().await.ok_or_else(closed)?;
             self.take(from, &bytes)?;
         }
     }

@@ -94,6 +94,14 @@ async fn run(
     results
 }
 
+/// A guardian, alone in its federation, that has stored the result and not yet confirmed it.
+pub(crate) async fn with_result() -> StoredSetup {
+    let mut setup = setups(1).remove(0);
+    setup.result = run(vec![setup.clone()], honest).await.remove(0).ok();
+    assert!(setup.result.is_some());
+    setup
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_sizes_come_to_one_configuration() {
     for n in 1..=7 {
