@@ -27,9 +27,7 @@ pub enum GuardianError {
     #[error("this setup code cannot be used: {0}")]
     SetupCode(String),
     /// The key generation was ended by a fault.
-    #[error(
-        "the key generation was aborted: {0}. Nothing is left of it: find the cause and start it again on all guardians"
-    )]
+    #[error("the key generation was aborted: {0}. Find the cause and start it again on all guardians")]
     KeyGeneration(String),
     /// The stored configuration cannot be used by this program.
     #[error("the federation's configuration cannot be used: {0}")]

@@ -262,9 +262,9 @@ impl Guardian {
         }));
     }
 
-    /// After an abort the operator may start again; a failed federation start stops the guardian. What fails here
-    /// (an address in use, a full disk) is no abort: the others may have this guardian's confirmation already and
-    /// run, so a result that is stored stays, and the next start goes on with it.
+    /// After an abort the operator may start again; a failed federation start stops the guardian. A result that is
+    /// stored is never thrown away, whatever failed and whatever the others say: some of them may have this
+    /// guardian's confirmation already and hold money with its keys. The next start goes on with it.
     async fn generation_failed(&self, error: GuardianError) {
         let mut slot = self.setup.lock().await;
         if slot.as_ref().is_none_or(|setup| setup.phase() == SetupPhase::Done) {
@@ -279,10 +279,8 @@ impl Guardian {
                 return;
             }
         }
-        let aborted = matches!(error, GuardianError::KeyGeneration(_));
-        if let Some(setup) = slot.as_mut().filter(|setup| setup.result.is_none() || aborted) {
+        if let Some(setup) = slot.as_mut().filter(|setup| setup.result.is_none()) {
             setup.started = false;
-            setup.result = None;
             if let Err(error) = setup.save(&self.db, &self.key).await {
                 tracing::error!("{error}");
             }

@@ -189,9 +189,10 @@ pub async fn confirm<E: Exchange>(
         output.confirm(confirmations).map_err(|error| dealer(rounds, error))?;
     }
     match received.iter().find(|(_, bytes)| **bytes != result.confirmation) {
-        Some((guardian, _)) => {
-            Err(aborted(format!("guardian '{}' came to another result", rounds.name(*guardian))))
-        }
+        Some((guardian, _)) => Err(aborted(format!(
+            "guardian '{}' came to another result; this one keeps its keys, and beginning anew takes a new data folder on every guardian",
+            rounds.name(*guardian)
+        ))),
         None => Ok(()),
     }
 }
