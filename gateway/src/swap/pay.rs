@@ -78,6 +78,20 @@ impl Swaps {
         if view.state != ContractState::Funded {
             return Err(GatewayError::refused("contract_spent", format!("the contract is {}", view.state)));
         }
+        // A cancellation is a refund, so it needs proof that this contract was not paid. A gateway whose database was
+        // restored from an old copy has none: its node knows the hash, it does not know for which contract.
+        if earlier != PaymentStatus::Unknown && PAYMENTS.get(self.store.reader(), &hash).await?.is_none() {
+            tracing::error!(
+                "the node has paid or tried {}, but there is no record for which contract",
+                order.contract.payment_hash
+            );
+            return Err(GatewayError::Refused(ApiError::new(
+                409,
+                "already_tried",
+                "the gateway's node has paid or tried this invoice, and the gateway has no record of it: the contract \
+                 can be refunded after its expiry",
+            )));
+        }
         // An own invoice is checked against its contract's heights too.
         let own = self.store.incoming(&hash).await?;
         let inside = own.map(|incoming| self.check_inside(&incoming, &order, &info));
@@ -97,7 +111,7 @@ impl Swaps {
         if self.is_draining() {
             return Ok(Err(Refusal::new("draining", "this gateway takes nothing new: choose another one")));
         }
-        // Whatever the node did to this hash, it was not for this contract.
+        // Whatever the node did to this hash, it was for the contract of our record.
         if *earlier != PaymentStatus::Unknown {
             return Ok(Err(Refusal::new(
                 "already_tried",
