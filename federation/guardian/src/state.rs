@@ -127,4 +127,8 @@ impl Database for Part {
             .collect();
         self.inner.commit(changes).await
     }
+
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        Ok(Arc::new(NamespacedReader::new(self.inner.view().await?, self.prefix.clone())))
+    }
 }
