@@ -22,6 +22,10 @@ pub struct Context {
     pub coding: Coding,
     /// The coin's keys in hbbft's form.
     pub network: Arc<NetworkInfo<NodeId>>,
+    /// Always, but in a test of the simulator: [`Protection::NoSecondProposal`](crate::protection::Protection).
+    pub one_proposal: bool,
+    /// Always, but in a test of the simulator: [`Protection::ReEncoding`](crate::protection::Protection).
+    pub re_encode: bool,
 }
 
 impl Context {

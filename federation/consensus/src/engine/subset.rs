@@ -72,7 +72,7 @@ impl Subset {
 
     /// Starts the broadcast of this guardian's proposal; a second one is ignored.
     pub fn propose(&mut self, value: &[u8], step: &mut Step) {
-        if self.proposed {
+        if self.proposed && self.context.one_proposal {
             return;
         }
         self.proposed = true;

@@ -146,7 +146,6 @@ async fn receive<R: AsyncRead + Unpin>(
             Packet::Data { number, channel, frame } => {
                 let inbox =
                     context.inboxes.get(channel as usize).ok_or_else(|| broken("an unknown channel"))?;
-                // Room first, number second: a connection that ends in between loses nothing.
                 // Room first, number second: a connection that ends in between loses nothing. Without a
                 // consumer any more, as when setup is over, the frame has reached its end.
                 let room = inbox.reserve().await.ok();

@@ -37,12 +37,10 @@ use crate::NodeId;
 pub const CHANNEL_SETUP: u8 = 0;
 /// The engine's frames.
 pub const CHANNEL_CONSENSUS: u8 = 1;
-/// Small statements about a guardian's state.
-pub const CHANNEL_CONTROL: u8 = 2;
 /// Requests for past epochs.
-pub const CHANNEL_HISTORY_REQUEST: u8 = 3;
+pub const CHANNEL_HISTORY_REQUEST: u8 = 2;
 /// Answers to them.
-pub const CHANNEL_HISTORY_ANSWER: u8 = 4;
+pub const CHANNEL_HISTORY_ANSWER: u8 = 3;
 /// How many channels there are; the rest is free for later.
 pub(crate) const CHANNELS: usize = 8;
 /// Frames waiting for one consumer before its senders are slowed down.
