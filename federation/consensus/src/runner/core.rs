@@ -12,10 +12,10 @@ use super::finality::{Finality, News};
 use super::history::{Answer, Request, Tail};
 use super::network::Network;
 use super::peer::Peer;
-use super::speech::{Speech, frame_id};
-use super::statement::{Heard, Signed, Statement, is_statement};
+use super::speech::Speech;
+use super::statement::{Heard, Statement, is_statement};
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
-use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, epoch_of};
+use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, Voice, epoch_of, frame_id, tag_of};
 use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
 use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
@@ -30,8 +30,6 @@ const AHEAD: u64 = 32;
 const KEEP: u64 = 16;
 /// Past epochs that still answer at all.
 const KEEP_MOST: u64 = 256;
-/// How far ahead a header's signature is journalled.
-const SIGNED_AHEAD: u64 = 1024;
 /// Ticks between two questions for missing signatures.
 const REPAIR: u32 = 8;
 
@@ -75,7 +73,7 @@ pub struct Core<N> {
     config: EngineConfig,
     network: N,
     journal: Box<dyn Journal>,
-    keys: Arc<dyn HeaderKeys>,
+    voice: Voice,
     status: Arc<Mutex<ConsensusStatus>>,
     engine: Engine,
     peers: BTreeMap<NodeId, Peer>,
@@ -114,7 +112,8 @@ impl<N: Network> Core<N> {
         let speaks_from = journal.speaks_from()?.unwrap_or(0);
         // Alone, nobody else has heard anything.
         let asks = config.n > 1 && config.keeps(Protection::AmnesiaRule);
-        let mut finality = Finality::new(config.me, config.n, Arc::clone(&keys), tail.diverged);
+        let voice = Voice::of(&config.keys, config.me);
+        let mut finality = Finality::new(config.me, config.n, keys, tail.diverged);
         for (header, signatures) in &tail.headers {
             finality.load(header, signatures);
         }
@@ -124,7 +123,7 @@ impl<N: Network> Core<N> {
             config,
             network,
             journal,
-            keys,
+            voice,
             status: Arc::default(),
             emitted: tail.next_epoch,
             committed: tail.next_epoch,
@@ -166,8 +165,7 @@ impl<N: Network> Core<N> {
     /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
         let records = self.journal.replay()?;
-        let spoken = records.iter().filter(|record| !record.is_statement());
-        let base = spoken.map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
+        let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
         if let Some(last) = self.speaks_from.checked_sub(1) {
             engine.stay_silent(last);
@@ -179,12 +177,6 @@ impl<N: Network> Core<N> {
         for record in records {
             let step = match record {
                 Record::Proposal { epoch, value } => self.engine.propose(epoch, &value)?,
-                Record::Frame { from, frame, .. } if is_statement(&frame) => {
-                    if let Ok(Statement::Signed(signed)) = Statement::decode(frame) {
-                        self.on_signed(from, &signed);
-                    }
-                    continue;
-                }
                 Record::Frame { epoch, from, frame } => {
                     self.hear(from, epoch, &frame);
                     self.engine.handle(from, frame)
@@ -256,15 +248,6 @@ impl<N: Network> Core<N> {
 
     /// Makes what was handled durable; from then on others may know.
     fn flush(&mut self) -> io::Result<()> {
-        let proofs = self.peers.iter_mut().filter_map(|(id, peer)| {
-            let signed = peer.unjournalled_proof()?;
-            // It is needed as long as frames are kept that it allowed.
-            let epoch = signed.epoch.saturating_add(self.config.window);
-            Some(Record::Frame { epoch, from: *id, frame: Statement::Signed(signed).encode() })
-        });
-        if !self.unaccepted.is_empty() || !self.records.is_empty() {
-            self.records.extend(proofs);
-        }
         if !self.records.is_empty() {
             self.journal.append(&std::mem::take(&mut self.records))?;
         }
@@ -291,7 +274,7 @@ impl<N: Network> Core<N> {
 
     fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.hear(epoch, frame_id(frame));
+            peer.hear(epoch, frame_id(frame), tag_of(frame));
         }
     }
 
@@ -301,9 +284,12 @@ impl<N: Network> Core<N> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         match Statement::decode(event.frame.clone()) {
             Ok(Statement::Next(epoch)) => peer.outbox.announce(epoch),
-            Ok(Statement::Signed(signed)) => self.on_signed(from, &signed),
+            Ok(Statement::Signed(signed)) => {
+                let news = self.finality.said(from, &signed);
+                self.tell(news);
+            }
             Ok(Statement::Ask) => {
-                let answer = Statement::Heard(peer.heard(base)).encode();
+                let answer = Statement::Heard(peer.heard(base, self.finality.last_proof())).encode();
                 self.network.send(from, CHANNEL_CONSENSUS, answer);
             }
             Ok(Statement::Heard(heard)) => self.on_heard(from, &heard)?,
@@ -312,20 +298,12 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    fn on_signed(&mut self, from: NodeId, signed: &Signed) {
-        let journal = signed.epoch < self.committed.saturating_add(SIGNED_AHEAD);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.signed(signed, journal);
-        }
-        let news = self.finality.said(from, signed);
-        self.tell(news);
-    }
-
     /// A peer's answer about what it has heard of this guardian.
     fn on_heard(&mut self, from: NodeId, heard: &Heard) -> Result<(), ConsensusError> {
-        let (keys, me) = (Arc::clone(&self.keys), self.config.me);
-        let own = |signed: &Signed| keys.verify(me, &signed.hash, &signed.signature);
-        let from_epoch = self.speech.answer(from, heard, self.engine.base(), self.config.window, own);
+        let finality = &self.finality;
+        let from_epoch = self.speech.answer(from, heard, self.engine.base(), &self.voice, |header, by| {
+            finality.final_signatures(header.epoch, &header.hash(), by).is_some()
+        });
         if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
             tracing::warn!(
                 epoch = from_epoch,
@@ -520,13 +498,12 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says. In this
-    /// order: whoever holds a frame holds the signature that shows that it can be this guardian's.
+    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says.
     fn say(&mut self) {
         for (id, connects) in self.network.connections() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             if peer.told != Some((self.committed, connects)) {
-                let signed = match peer.told {
+                let signed: Vec<_> = match peer.told {
                     Some((before, connection)) if connection == connects => {
                         (before..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
                     }
