@@ -4,8 +4,9 @@
 //! and a new one begun; closed segments are deleted when all their epochs are done with. Before that, the
 //! first epoch that is still whole is written down: replaying half of an epoch's inputs could make
 //! the engine contradict what it said on all of them. A crash can
-//! tear the last record of the last segment only: it is cut off, since nothing that followed
-//! from it was sent. A bad record anywhere else is an error.
+//! tear the last records of the last segment only: they are cut off, since nothing that followed
+//! from them was sent. If it was damage after all, the others tell (amnesia rule). A bad record in
+//! a closed segment is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -57,7 +58,11 @@ impl FileJournal {
         for number in numbers {
             let (records, torn) = read(&folder, number)?;
             if torn.is_some() {
-                let what = format!("journal segment {number} in {} is damaged", folder.display());
+                let what = format!(
+                    "journal segment {number} in {} is damaged. Look after the disk, then move the folder away: \
+                     with a new journal the guardian asks the others what it has said",
+                    folder.display()
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
             closed.push(Segment { number, highest: records.iter().map(Record::epoch).max() });
