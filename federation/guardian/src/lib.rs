@@ -9,12 +9,14 @@ mod assemble;
 pub mod epoch;
 pub mod error;
 pub mod guardian;
+pub mod history;
 pub mod running;
 pub mod secrets;
 pub mod setup;
 pub mod state;
 
 pub use error::GuardianError;
-pub use guardian::{Guardian, GuardianConfig};
+pub use guardian::{Guardian, GuardianConfig, SNAPSHOT_INTERVAL};
+pub use history::backup::{Backup, KeySource};
 pub use secrets::SealingKey;
 pub use setup::{FederationParams, SetupPhase, SetupStatus};

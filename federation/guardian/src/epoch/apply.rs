@@ -13,7 +13,7 @@ use federation_store::WriteBatch;
 
 use super::contribution::Contribution;
 use super::verify::{Verified, Verifier};
-use crate::state::{self, Decided, TRANSACTIONS};
+use crate::state::{self, Decided, REASONS, TRANSACTIONS};
 
 /// What an epoch did, beside what is in the write batch.
 #[derive(Default)]
@@ -159,6 +159,10 @@ impl Applier {
             Err(ModuleError::Db(error)) => return Err(error),
         };
         TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
+        match &decided {
+            Decided::Accepted { .. } => REASONS.delete(&mut state::history(db), &txid),
+            Decided::Rejected { reason, .. } => REASONS.put(&mut state::history(db), &txid, reason),
+        }
         Ok(Some(decided))
     }
 

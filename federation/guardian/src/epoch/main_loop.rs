@@ -12,8 +12,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::contribution::{Contribution, MAX_CONTRIBUTION, MAX_ITEM_COUNT};
 use crate::error::GuardianError;
+use crate::history::prune;
 use crate::running::Running;
-use crate::state::{self, HISTORY, NEXT_EPOCH};
+use crate::state::{self, Divergence, NEXT_EPOCH};
 
 /// What this guardian has proposed, and what others wait for.
 #[derive(Default)]
@@ -22,6 +23,18 @@ struct Proposed {
     last: Option<u64>,
     /// The last epoch that a peer has opened.
     wanted: Option<u64>,
+}
+
+/// Why a main loop ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The other guardians have forgotten what it needs next: it needs a snapshot.
+    Pruned {
+        /// The first epoch that can be had.
+        first: u64,
+    },
 }
 
 /// Drives a running guardian.
@@ -39,23 +52,37 @@ pub struct MainLoop {
 impl MainLoop {
     /// Runs until `stop`, or until something fails: then the whole guardian stops with the reason, and a
     /// restart goes on from the last commit.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), GuardianError> {
+    pub async fn run(mut self, stop: watch::Receiver<bool>) -> Result<Ended, GuardianError> {
+        let ended = self.drive(stop).await;
+        self.consensus.shutdown().await;
+        ended
+    }
+
+    async fn drive(&mut self, mut stop: watch::Receiver<bool>) -> Result<Ended, GuardianError> {
         let mut proposed = Proposed::default();
         self.propose(&mut proposed).await?;
         loop {
             tokio::select! {
                 biased;
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(Ended::Stopped),
                 event = self.events.recv() => match event {
                     Some(ConsensusEvent::Batch(batch)) => self.apply(batch).await?,
                     Some(ConsensusEvent::ProposalWanted { epoch }) => {
                         // It may be ahead of the batch that is still to be applied.
                         proposed.wanted = proposed.wanted.max(Some(epoch));
                     }
+                    Some(ConsensusEvent::Signatures { epoch, signatures }) => {
+                        self.running.archive.signed(epoch, signatures);
+                    }
+                    Some(ConsensusEvent::Diverged { epoch, own, others }) => {
+                        self.running.archive.diverged(Divergence { epoch, own, others }).await?;
+                    }
+                    Some(ConsensusEvent::HistoryPruned { first }) => return Ok(Ended::Pruned { first }),
                     Some(ConsensusEvent::Failed(reason)) => return Err(GuardianError::Consensus(reason)),
                     None => return Err(GuardianError::Consensus("its engine ended: see the log".to_owned())),
                 },
                 () = self.work.notified() => {}
+                () = self.running.archive.idle() => self.running.archive.store_signatures().await?,
             }
             self.propose(&mut proposed).await?;
         }
@@ -80,6 +107,10 @@ impl MainLoop {
 
     /// What this guardian has to say, and whether it is worth an epoch.
     async fn contribution(&self) -> Result<(Contribution, bool), DbError> {
+        if self.running.archive.divergence().is_some() {
+            // Of a state that differs from the others' nothing is worth saying.
+            return Ok((Contribution::default(), false));
+        }
         let transactions: Vec<_> = self.running.pool.draw().iter().map(|bytes| bytes.to_vec()).collect();
         let mut opens = !transactions.is_empty();
         let mut contribution = Contribution { items: Vec::new(), transactions };
@@ -111,14 +142,22 @@ impl MainLoop {
             return Err(GuardianError::Consensus(format!("epoch {epoch} came, but {expected} is next")));
         }
         let encoded = batch.encode();
+        let items = batch.items_root();
         let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
         let mut db = WriteBatch::new(Arc::clone(&running.db));
         let applied = running.applier.apply(&mut db, epoch, Batch::hash(&encoded), contributions).await?;
-        HISTORY.put(&mut state::agreed(&mut db), &epoch, &encoded.to_vec());
         let next = epoch.saturating_add(1);
         NEXT_EPOCH.put(&mut state::agreed(&mut db), &(), &next);
         running.pool.forget(&mut db, &applied.decided);
+        let snapshots = &running.snapshots;
+        let below = snapshots.tidy().await;
+        prune::step(&mut db, epoch, below, |epoch| snapshots.is_milestone(epoch)).await?;
+        let header = running.archive.append(&mut db, epoch, items, &encoded).await?;
         db.commit().await?;
+        if snapshots.due(epoch) {
+            // Before the next commit: the view is of the state after this epoch.
+            snapshots.take(header, running.db.view().await?);
+        }
         for (peer, what) in &applied.faults {
             running.count_fault(*peer, what);
         }
@@ -131,6 +170,6 @@ impl MainLoop {
                 .committed(&running.module_reader(*id), federation_core::module::Epoch { number: epoch })
                 .await?;
         }
-        self.consensus.committed(epoch).await.map_err(|error| GuardianError::Consensus(error.to_string()))
+        self.consensus.committed(header).await.map_err(|error| GuardianError::Consensus(error.to_string()))
     }
 }
