@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(count) = arguments.show {
         for incident in Schedule::new(arguments.seed, chaos::GUARDIANS, chaos::WIPES).take(count) {
-            println!("after {:?} for {:?}: {}", incident.after, incident.hold, incident.fault);
+            println!("{:.1?} later: {incident}", incident.after);
         }
         return ExitCode::SUCCESS;
     }

@@ -1,6 +1,8 @@
 //! What must hold when all is over: nothing that was promised is lost, and all guardians have the same.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -34,6 +36,7 @@ pub async fn finish(world: &mut World) -> Result<()> {
             world.summary.findings.push(format!("ALARM of {}: {alarm}", guardian.process.name()));
         }
     }
+    panics(world)?;
     let first = audits.first().context("no guardians")?;
     for (guardian, audit) in world.federation.guardians.iter().zip(&audits) {
         if audit != first {
@@ -44,6 +47,21 @@ pub async fn finish(world: &mut World) -> Result<()> {
     let total: u64 = held.iter().sum();
     let deposited = world.load.deposited() * 1000;
     ensure!(total == deposited, "{deposited} msat were deposited, {total} msat are held");
+    Ok(())
+}
+
+/// No guardian may ever panic, whatever happens.
+fn panics(world: &mut World) -> Result<()> {
+    for guardian in &world.federation.guardians {
+        let log = BufReader::new(File::open(guardian.process.log())?);
+        for line in log.split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            if line.contains("panicked at") {
+                world.summary.findings.push(format!("PANIC of {}: {line}", guardian.process.name()));
+            }
+        }
+    }
     Ok(())
 }
 

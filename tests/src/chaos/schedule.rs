@@ -11,8 +11,9 @@ use rand::{Rng as _, SeedableRng as _};
 
 /// Between the end of an incident and the next one.
 const GAP: std::ops::Range<u64> = 500..4000;
-/// How long an incident lasts.
+/// How long an incident lasts; now and then so long that the others get far ahead.
 const HOLD: std::ops::Range<u64> = 1500..9000;
+const LONG: std::ops::Range<u64> = 20_000..30_000;
 
 /// A fault. Guardians are counted as the harness does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Incident {
     pub fault: Fault,
     /// How long it stays.
     pub hold: Duration,
+    /// After that much of it, these are killed on top, and started again at once.
+    pub strike: Option<(Duration, Vec<usize>)>,
 }
 
 /// The incidents of a seed, without end.
@@ -128,18 +131,36 @@ impl Iterator for Schedule {
     type Item = Incident;
 
     fn next(&mut self) -> Option<Incident> {
-        Some(Incident { after: self.time(GAP), fault: self.fault(), hold: self.time(HOLD) })
+        let (after, fault) = (self.time(GAP), self.fault());
+        let hold = if self.random.gen_bool(0.08) { self.time(LONG) } else { self.time(HOLD) };
+        let strike = self.random.gen_bool(0.35).then(|| {
+            let mut whom = self.some(self.guardians);
+            whom.retain(|one| !fault.whom().contains(one));
+            whom.truncate(self.random.gen_range(1..=self.guardians));
+            (hold.mul_f64(self.random.gen_range(0.1..0.9)), whom)
+        });
+        Some(Incident { after, fault, hold, strike: strike.filter(|(_, whom)| !whom.is_empty()) })
     }
 }
 
 impl Fault {
-    /// How many guardians can't take part in the agreement while it lasts.
-    pub fn missing(&self) -> usize {
+    /// The guardians that can't take part in the agreement while it lasts.
+    pub fn whom(&self) -> Vec<usize> {
         match self {
-            Self::Kill { whom, .. } | Self::Cut(whom) | Self::Silence(whom) => whom.len(),
-            Self::Freeze(_) | Self::OneWay(..) | Self::SlowOne(..) => 1,
-            Self::FullDisk(..) | Self::Wipe(_) => 1,
-            Self::Slow(_) | Self::Flap(_) => 0,
+            Self::Kill { whom, .. } | Self::Cut(whom) | Self::Silence(whom) => whom.clone(),
+            Self::Freeze(one) | Self::OneWay(one, _) | Self::SlowOne(one, _) => vec![*one],
+            Self::FullDisk(one, _) | Self::Wipe(one) => vec![*one],
+            Self::Slow(_) | Self::Flap(_) => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, for {:.1?}", self.fault, self.hold)?;
+        match &self.strike {
+            Some((after, whom)) => write!(f, "; kill -9 of {whom:?} on top after {after:.1?}"),
+            None => Ok(()),
         }
     }
 }
@@ -149,15 +170,15 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill { whom, again: None } => write!(f, "kill -9 of {whom:?}"),
             Self::Kill { whom, again: Some(time) } => {
-                write!(f, "kill -9 of {whom:?}, and again after {time:?}")
+                write!(f, "kill -9 of {whom:?}, and again after {time:.1?}")
             }
             Self::Freeze(one) => write!(f, "SIGSTOP of {one}"),
             Self::Cut(whom) => write!(f, "links of {whom:?} cut"),
             Self::OneWay(from, to) => write!(f, "link from {from} to {to} cut"),
             Self::Silence(whom) => write!(f, "links of {whom:?} silent"),
-            Self::Slow(late) => write!(f, "all links slow by {late:?}"),
-            Self::SlowOne(one, late) => write!(f, "links of {one} slow by {late:?}"),
-            Self::Flap(every) => write!(f, "all links dropped every {every:?}"),
+            Self::Slow(late) => write!(f, "all links slow by {late:.1?}"),
+            Self::SlowOne(one, late) => write!(f, "links of {one} slow by {late:.1?}"),
+            Self::Flap(every) => write!(f, "all links dropped every {every:.1?}"),
             Self::FullDisk(one, left) => write!(f, "disk of {one} full after {} kB", left >> 10),
             Self::Wipe(one) => write!(f, "disk of {one} lost"),
         }
@@ -182,6 +203,11 @@ mod tests {
         }
         assert_eq!(different.len(), 10);
         assert!(take(1).iter().any(|i| matches!(&i.fault, Fault::Kill { whom, .. } if whom.len() == 4)));
+        assert!(take(1).iter().any(|i| i.strike.is_some()));
+        let mut strikes = Schedule::new(5, 4, true).take(200);
+        assert!(strikes.all(|i| i.strike.is_none_or(|(_, whom)| {
+            !whom.is_empty() && whom.iter().all(|one| !i.fault.whom().contains(one))
+        })));
         let calm = Schedule::new(3, 4, false).take(200);
         assert!(calm.into_iter().all(|incident| !matches!(incident.fault, Fault::Wipe(_))));
     }

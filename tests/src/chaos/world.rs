@@ -9,7 +9,7 @@ use federation_core::rest::{TransactionResponse, TransactionStatus};
 use futures::future::join_all;
 
 use super::load::Load;
-use super::schedule::Fault;
+use super::schedule::{Fault, Incident};
 use super::summary::Summary;
 use crate::federation::Guardian;
 use crate::network::Way;
@@ -129,27 +129,34 @@ impl World {
     }
 
     /// Lets it last.
-    pub async fn hold(&mut self, fault: &Fault, time: Duration) -> Result<()> {
-        match fault {
-            Fault::Flap(every) => {
-                let end = tokio::time::Instant::now() + time;
-                while tokio::time::Instant::now() < end {
-                    self.network.drop_all();
-                    tokio::time::sleep(*every).await;
-                }
+    pub async fn hold(&mut self, incident: &Incident) -> Result<()> {
+        match &incident.strike {
+            Some((after, whom)) => {
+                self.pass(&incident.fault, *after).await?;
+                self.kill(whom).await?;
+                self.restart(whom)?;
+                self.pass(&incident.fault, incident.hold.saturating_sub(*after)).await?;
             }
-            Fault::FullDisk(one, _) => {
-                let process = &self.guardian(*one)?.process;
-                let status = process.wait_exit(FILLED).await?;
-                if status.code() != Some(1) || !process.log_tail().contains("guardiand: ") {
-                    return Err(process.failure(&format!(
-                        "has a full disk and did not stop with a reason, but with {status}"
-                    )));
-                }
-                tokio::time::sleep(time).await;
-            }
-            _ => tokio::time::sleep(time).await,
+            None => self.pass(&incident.fault, incident.hold).await?,
         }
+        let Fault::FullDisk(one, _) = incident.fault else { return Ok(()) };
+        let process = &self.guardian(one)?.process;
+        let status = process.wait_exit(FILLED).await?;
+        if status.code() == Some(1) && process.log_tail().contains("guardiand: ") {
+            return Ok(());
+        }
+        Err(process.failure(&format!("has a full disk and did not stop with a reason, but with {status}")))
+    }
+
+    async fn pass(&self, fault: &Fault, time: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + time;
+        if let Fault::Flap(every) = fault {
+            while tokio::time::Instant::now() < end {
+                self.network.drop_all();
+                tokio::time::sleep(*every).await;
+            }
+        }
+        tokio::time::sleep_until(end).await;
         Ok(())
     }
 
