@@ -21,6 +21,8 @@ pub struct Summary {
     pub full_disks: u64,
     /// Epochs of the federation.
     pub epochs: u64,
+    /// Epochs whose headers were compared: the same on all guardians that still know them.
+    pub headers: u64,
     /// Transactions accepted.
     pub transactions: u64,
     /// Transactions refused for good: the losers of races.
@@ -58,8 +60,8 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, full disks {}, epochs {}, \
-             transactions {}, refused {}, handed over {}, races {}, lost {}, forks {}",
+            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, full disks {}, epochs {} \
+             ({} headers alike), transactions {}, refused {}, handed over {}, races {}, lost {}, forks {}",
             self.kills,
             self.restarts,
             self.stops,
@@ -68,6 +70,7 @@ impl fmt::Display for Summary {
             self.wipes,
             self.full_disks,
             self.epochs,
+            self.headers,
             self.transactions,
             self.rejected,
             self.handed,

@@ -1,5 +1,6 @@
 //! Four guardians, the links between them, bitcoind and wallets; and what is done to them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use federation_core::TxId;
 use federation_core::rest::{TransactionResponse, TransactionStatus};
 use futures::future::join_all;
 
+use super::WIPES;
 use super::load::Load;
 use super::schedule::{Fault, Incident};
 use super::summary::Summary;
@@ -54,7 +56,11 @@ impl World {
         let (federation, network) = Federation::start_proxied(&sandbox, &bitcoind, &stores).await?;
         let load = Load::start(&sandbox, &bitcoind, &federation, wallets).await?;
         let summary = Summary::default();
-        Ok(Self { load, federation, network, postgres, bitcoind, sandbox, summary })
+        let world = Self { load, federation, network, postgres, bitcoind, sandbox, summary };
+        if WIPES {
+            world.back_up().await?;
+        }
+        Ok(world)
     }
 
     /// The store is PostgreSQL.
@@ -114,10 +120,7 @@ impl World {
                 self.summary.full_disks += 1;
             }
             Fault::Flap(_) => {}
-            Fault::Wipe(one) => {
-                self.kill(&[*one]).await?;
-                self.wipe(*one).await?;
-            }
+            Fault::Wipe(one) => self.kill(&[*one]).await?,
         }
         if let Fault::Cut(_) | Fault::OneWay(..) | Fault::Silence(_) = fault {
             self.summary.cuts += 1;
@@ -173,7 +176,11 @@ impl World {
             }
             Fault::Freeze(one) => self.guardian(*one)?.process.signal(Signal::Cont)?,
             Fault::FullDisk(one, _) => self.restart(&[*one])?,
-            Fault::Wipe(_) | Fault::Flap(_) => {}
+            Fault::Wipe(one) => {
+                self.wipe(*one).await?;
+                self.restart(&[*one])?;
+            }
+            Fault::Flap(_) => {}
             Fault::Cut(_) | Fault::OneWay(..) | Fault::Silence(_) | Fault::Slow(_) | Fault::SlowOne(..) => {
                 self.network.set_all(Way::Open);
             }
@@ -253,7 +260,28 @@ impl World {
         self.federation.guardians.iter().map(tail).collect()
     }
 
-    async fn wipe(&mut self, _one: usize) -> Result<()> {
-        bail!("lost disks can't be restored yet")
+    /// Keeps the secrets of all guardians where no fault comes to.
+    async fn back_up(&self) -> Result<()> {
+        for (i, guardian) in self.federation.guardians.iter().enumerate() {
+            guardian.command(&["backup", &format!("--to={}", self.backup(i).display())]).await?;
+        }
+        Ok(())
+    }
+
+    fn backup(&self, one: usize) -> PathBuf {
+        self.sandbox.path().join(format!("backup-{one}"))
+    }
+
+    /// A new disk, and on it what the backup has. The guardian must be dead.
+    async fn wipe(&mut self, one: usize) -> Result<()> {
+        let guardian = self.guardian(one)?;
+        std::fs::remove_dir_all(&guardian.data_dir)?;
+        if let Some(postgres) = &self.postgres {
+            postgres.empty_database(&format!("guardian{one}")).await?;
+        }
+        guardian.command(&["restore", &format!("--from={}", self.backup(one).display())]).await?;
+        self.load.ledger().wiped(one);
+        self.summary.wipes += 1;
+        Ok(())
     }
 }
