@@ -5,11 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use federation_tests::chaos::world::copy;
 use federation_tests::chaos::{self, Options, World, check};
 use federation_tests::wait_for;
 use rand::rngs::StdRng;
@@ -83,11 +82,8 @@ async fn guardians_that_forget_are_noticed() {
     let mut world = World::start("forget", ALL.len(), 3, false).await.unwrap();
     world.kill(&ALL).await.unwrap();
     let folders: Vec<_> = world.federation.guardians.iter().map(|one| one.data_dir.clone()).collect();
-    let copy = |from: &Path, to: &Path| {
-        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-    };
     for folder in &folders {
-        copy(folder, &folder.with_extension("old"));
+        copy(folder, &folder.with_extension("old")).await.unwrap();
     }
     world.restart(&ALL).unwrap();
     world.load.begin(1);
@@ -102,7 +98,7 @@ async fn guardians_that_forget_are_noticed() {
     world.kill(&ALL).await.unwrap();
     for folder in &folders {
         std::fs::remove_dir_all(folder).unwrap();
-        copy(&folder.with_extension("old"), folder);
+        copy(&folder.with_extension("old"), folder).await.unwrap();
     }
     world.restart(&ALL).unwrap();
     world.healed().await.unwrap();

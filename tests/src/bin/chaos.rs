@@ -37,7 +37,7 @@ enum Store {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(count) = arguments.show {
-        for incident in Schedule::new(arguments.seed, chaos::GUARDIANS, chaos::WIPES).take(count) {
+        for incident in Schedule::new(arguments.seed, chaos::GUARDIANS, chaos::LOST_DISKS).take(count) {
             println!("{:.1?} later: {incident}", incident.after);
         }
         return ExitCode::SUCCESS;

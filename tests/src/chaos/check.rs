@@ -11,7 +11,7 @@ use federation_core::rest::{AuditResponse, TransactionResponse, TransactionStatu
 use futures::StreamExt as _;
 use reqwest::StatusCode;
 
-use super::WIPES;
+use super::LOST_DISKS;
 use super::summary::Summary;
 use super::witness::Said;
 use super::world::World;
@@ -43,7 +43,7 @@ pub async fn finish(world: &mut World) -> Result<()> {
 /// Compares the guardians, when nothing is under way, with each other and with what they have said: into the summary.
 pub async fn compare(world: &mut World) -> Result<()> {
     transactions(world).await?;
-    if WIPES {
+    if LOST_DISKS {
         headers(world).await?;
     }
     let mut audits = Vec::new();

@@ -41,8 +41,8 @@ pub struct Options {
 
 /// How many guardians there are.
 pub const GUARDIANS: usize = 4;
-/// Whether disks are lost too.
-pub const WIPES: bool = false;
+/// Whether disks are lost and rolled back too.
+pub const LOST_DISKS: bool = false;
 /// After so many incidents something more is deposited.
 const DEPOSIT_EVERY: usize = 3;
 
@@ -69,7 +69,7 @@ async fn storm(world: &mut World, options: Options, say: &mut impl FnMut(&str)) 
     let end = Instant::now() + options.time;
     world.load.begin(options.seed);
     world.progress("before the first fault").await?;
-    for (number, incident) in Schedule::new(options.seed, GUARDIANS, WIPES).enumerate() {
+    for (number, incident) in Schedule::new(options.seed, GUARDIANS, LOST_DISKS).enumerate() {
         tokio::time::sleep(incident.after).await;
         if Instant::now() >= end {
             break;

@@ -44,6 +44,9 @@ pub enum Fault {
     FullDisk(usize, u64),
     /// The disk is lost; the guardian is restored from its secrets backup.
     Wipe(usize),
+    /// The disk is put back to where it was at the beginning of the incident. The guardian is restarted before and after.
+    /// (On PostgreSQL the disk is lost instead.)
+    RollBack(usize),
 }
 
 /// A fault with its time.
@@ -63,14 +66,14 @@ pub struct Incident {
 pub struct Schedule {
     random: StdRng,
     guardians: usize,
-    wipes: bool,
+    lost_disks: bool,
     deck: Vec<u8>,
 }
 
 impl Schedule {
     /// For so many guardians; with lost disks, if those can be restored.
-    pub fn new(seed: u64, guardians: usize, wipes: bool) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), guardians, wipes, deck: Vec::new() }
+    pub fn new(seed: u64, guardians: usize, lost_disks: bool) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), guardians, lost_disks, deck: Vec::new() }
     }
 
     /// So many different guardians.
@@ -96,7 +99,7 @@ impl Schedule {
 
     fn fault(&mut self) -> Fault {
         if self.deck.is_empty() {
-            self.deck = (0..15).chain([0, 2]).collect();
+            self.deck = (0..16).chain([0, 2]).collect();
             self.deck.shuffle(&mut self.random);
         }
         let half = self.guardians / 2;
@@ -117,8 +120,8 @@ impl Schedule {
             10 => Fault::SlowOne(self.one(), self.time(200..3000)),
             11 => Fault::Flap(self.time(50..1500)),
             12 => Fault::FullDisk(self.one(), self.random.gen_range(16..768) << 10),
-            13 if self.wipes => Fault::Wipe(self.one()),
-            // A disk is lost rarely; the rest of the deck is what happens at once.
+            13 if self.lost_disks => Fault::Wipe(self.one()),
+            14 if self.lost_disks => Fault::RollBack(self.one()),
             _ => {
                 let again = Some(self.time(0..1500));
                 Fault::Kill { whom: self.some(self.guardians), again }
@@ -149,7 +152,7 @@ impl Fault {
         match self {
             Self::Kill { whom, .. } | Self::Cut(whom) | Self::Silence(whom) => whom.clone(),
             Self::Freeze(one) | Self::OneWay(one, _) | Self::SlowOne(one, _) => vec![*one],
-            Self::FullDisk(one, _) | Self::Wipe(one) => vec![*one],
+            Self::FullDisk(one, _) | Self::Wipe(one) | Self::RollBack(one) => vec![*one],
             Self::Slow(_) | Self::Flap(_) => Vec::new(),
         }
     }
@@ -181,6 +184,7 @@ impl fmt::Display for Fault {
             Self::Flap(every) => write!(f, "all links dropped every {every:.1?}"),
             Self::FullDisk(one, left) => write!(f, "disk of {one} full after {} kB", left >> 10),
             Self::Wipe(one) => write!(f, "disk of {one} lost"),
+            Self::RollBack(one) => write!(f, "disk of {one} rolled back"),
         }
     }
 }
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_seed_has_one_schedule_with_faults_of_every_kind() {
-        let take = |seed| Schedule::new(seed, 4, true).take(40).collect::<Vec<_>>();
+        let take = |seed| Schedule::new(seed, 4, true).take(60).collect::<Vec<_>>();
         assert_eq!(take(1), take(1));
         assert_ne!(take(1), take(2));
         let mut kinds: Vec<_> = take(1).iter().map(|i| std::mem::discriminant(&i.fault)).collect();
@@ -201,7 +205,7 @@ mod tests {
                 different.push(kind);
             }
         }
-        assert_eq!(different.len(), 10);
+        assert_eq!(different.len(), 12);
         assert!(take(1).iter().any(|i| matches!(&i.fault, Fault::Kill { whom, .. } if whom.len() == 4)));
         assert!(take(1).iter().any(|i| i.strike.is_some()));
         let mut strikes = Schedule::new(5, 4, true).take(200);
@@ -209,6 +213,8 @@ mod tests {
             !whom.is_empty() && whom.iter().all(|one| !i.fault.whom().contains(one))
         })));
         let calm = Schedule::new(3, 4, false).take(200);
-        assert!(calm.into_iter().all(|incident| !matches!(incident.fault, Fault::Wipe(_))));
+        assert!(
+            calm.into_iter().all(|incident| !matches!(incident.fault, Fault::Wipe(_) | Fault::RollBack(_)))
+        );
     }
 }

@@ -17,6 +17,8 @@ pub struct Summary {
     pub slow: u64,
     /// Disks lost and restored.
     pub wipes: u64,
+    /// Disks rolled back.
+    pub rollbacks: u64,
     /// Full disks.
     pub full_disks: u64,
     /// Epochs of the federation.
@@ -60,7 +62,7 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, full disks {}, epochs {} \
+            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, rollbacks {}, full disks {}, epochs {} \
              ({} headers alike), transactions {}, refused {}, handed over {}, races {}, lost {}, forks {}",
             self.kills,
             self.restarts,
@@ -68,6 +70,7 @@ impl fmt::Display for Summary {
             self.cuts,
             self.slow,
             self.wipes,
+            self.rollbacks,
             self.full_disks,
             self.epochs,
             self.headers,

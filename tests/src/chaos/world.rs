@@ -1,6 +1,6 @@
 //! Four guardians, the links between them, bitcoind and wallets; and what is done to them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use federation_core::TxId;
 use federation_core::rest::{TransactionResponse, TransactionStatus};
 use futures::future::join_all;
 
-use super::WIPES;
+use super::LOST_DISKS;
 use super::load::Load;
 use super::schedule::{Fault, Incident};
 use super::summary::Summary;
@@ -57,7 +57,7 @@ impl World {
         let load = Load::start(&sandbox, &bitcoind, &federation, wallets).await?;
         let summary = Summary::default();
         let world = Self { load, federation, network, postgres, bitcoind, sandbox, summary };
-        if WIPES {
+        if LOST_DISKS {
             world.back_up().await?;
         }
         Ok(world)
@@ -121,6 +121,16 @@ impl World {
             }
             Fault::Flap(_) => {}
             Fault::Wipe(one) => self.kill(&[*one]).await?,
+            Fault::RollBack(one) => {
+                self.kill(&[*one]).await?;
+                if !self.on_postgres() {
+                    let folder = &self.guardian(*one)?.data_dir;
+                    let old = folder.with_extension("old");
+                    let _ = std::fs::remove_dir_all(&old);
+                    copy(folder, &old).await?;
+                    self.restart(&[*one])?;
+                }
+            }
         }
         if let Fault::Cut(_) | Fault::OneWay(..) | Fault::Silence(_) = fault {
             self.summary.cuts += 1;
@@ -176,7 +186,16 @@ impl World {
             }
             Fault::Freeze(one) => self.guardian(*one)?.process.signal(Signal::Cont)?,
             Fault::FullDisk(one, _) => self.restart(&[*one])?,
-            Fault::Wipe(one) => {
+            Fault::RollBack(one) if !self.on_postgres() => {
+                self.kill(&[*one]).await?;
+                let folder = &self.guardian(*one)?.data_dir;
+                std::fs::remove_dir_all(folder)?;
+                copy(&folder.with_extension("old"), folder).await?;
+                self.load.ledger().wiped(*one);
+                self.summary.rollbacks += 1;
+                self.restart(&[*one])?;
+            }
+            Fault::Wipe(one) | Fault::RollBack(one) => {
                 self.wipe(*one).await?;
                 self.restart(&[*one])?;
             }
@@ -284,4 +303,11 @@ impl World {
         self.summary.wipes += 1;
         Ok(())
     }
+}
+
+/// A folder with all that is in it.
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = tokio::process::Command::new("cp").arg("-a").args([from, to]).status().await?;
+    ensure!(copied.success(), "can't copy {} to {}", from.display(), to.display());
+    Ok(())
 }
