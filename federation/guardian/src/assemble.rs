@@ -1,7 +1,6 @@
 //! Puts a running federation together: modules from their configurations, consensus, main loop.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -27,11 +26,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::epoch::apply::Applier;
 use crate::epoch::contribution::MAX_CONTRIBUTION;
+use crate::epoch::faults::FaultLog;
 use crate::epoch::main_loop::MainLoop;
 use crate::epoch::pool::Pool;
 use crate::epoch::verify::Verifier;
+use crate::epoch::version::Versions;
 use crate::error::GuardianError;
 use crate::guardian::GuardianConfig;
+use crate::health::Health;
 use crate::running::{Running, next_epoch};
 use crate::setup::stored::{SetupResult, StoredSetup};
 use crate::state::{self, HISTORY};
@@ -52,6 +54,9 @@ pub(crate) async fn federation(
         )));
     }
     let federation = result.config.id();
+    let versions =
+        Versions::new(result.config.version, result.config.guardians.keys().copied(), CONSENSUS_VERSION);
+    versions.check(versions.in_force(&state::agreed_reader(Arc::clone(&db) as _)).await?)?;
     let work = Arc::new(Notify::new());
     let wake: Wake = {
         let work = Arc::clone(&work);
@@ -70,14 +75,16 @@ pub(crate) async fn federation(
         db,
         modules: Arc::clone(&modules),
         verifier: Arc::clone(&verifier),
-        applier: Applier::new(modules, verifier),
+        applier: Applier::new(modules, verifier, versions),
         pool,
         epochs: watch::Sender::new(next),
         links,
-        faults: Mutex::new(BTreeMap::new()),
+        consensus,
+        faults: FaultLog::default(),
+        health: Health::default(),
     });
     tracing::info!(%federation, epoch = next, "guardian {} of '{}' runs", result.me, result.config.name);
-    Ok((Arc::clone(&running), MainLoop { running, consensus, events, work }))
+    Ok((Arc::clone(&running), MainLoop { running, events, work }))
 }
 
 fn wrong(reason: impl ToString) -> GuardianError {
