@@ -205,7 +205,7 @@ mod tests {
                 different.push(kind);
             }
         }
-        assert_eq!(different.len(), 12);
+        assert_eq!(different.len(), 11);
         assert!(take(1).iter().any(|i| matches!(&i.fault, Fault::Kill { whom, .. } if whom.len() == 4)));
         assert!(take(1).iter().any(|i| i.strike.is_some()));
         let mut strikes = Schedule::new(5, 4, true).take(200);
