@@ -1,8 +1,7 @@
 //! Puts a running federation together: modules from their configurations, consensus, main loop.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -28,11 +27,14 @@ use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
 use crate::epoch::contribution::MAX_CONTRIBUTION;
+use crate::epoch::faults::FaultLog;
 use crate::epoch::main_loop::MainLoop;
 use crate::epoch::pool::Pool;
 use crate::epoch::verify::Verifier;
+use crate::epoch::version::Versions;
 use crate::error::GuardianError;
 use crate::guardian::GuardianConfig;
+use crate::health::Health;
 use crate::history::snapshot::exchange;
 use crate::history::snapshot::store::Snapshots;
 use crate::history::{Archive, IdentityKeys};
@@ -57,6 +59,9 @@ pub(crate) async fn federation(
         )));
     }
     let federation = result.config.id();
+    let versions =
+        Versions::new(result.config.version, result.config.guardians.keys().copied(), CONSENSUS_VERSION);
+    versions.check(versions.in_force(&state::agreed_reader(Arc::clone(&db) as _)).await?)?;
     let work = Arc::new(Notify::new());
     let wake: Wake = {
         let work = Arc::clone(&work);
@@ -85,18 +90,20 @@ pub(crate) async fn federation(
         db,
         modules: Arc::clone(&modules),
         verifier: Arc::clone(&verifier),
-        applier: Applier::new(modules, verifier),
+        applier: Applier::new(modules, verifier, versions),
         archive,
         snapshots,
         pool,
         epochs: watch::Sender::new(next),
         links,
-        faults: Mutex::new(BTreeMap::new()),
+        consensus,
+        faults: FaultLog::default(),
+        health: Health::default(),
         closed: AtomicBool::new(false),
         _tasks: tasks,
     });
     tracing::info!(%federation, epoch = next, "guardian {} of '{}' runs", result.me, result.config.name);
-    Ok((Arc::clone(&running), MainLoop { running, consensus, events, work }))
+    Ok((Arc::clone(&running), MainLoop { running, events, work }))
 }
 
 fn wrong(reason: impl ToString) -> GuardianError {

@@ -1,7 +1,7 @@
-//! The REST API under `/v1`; its bodies are in [`federation_core::rest`].
+//! The REST API under `/v1`; its bodies are in [`federation_core::rest`]. Beside it there is [`/metrics`](crate::metrics).
 //!
 //! It is served from the guardian's first start on: before the setup is done, everything but
-//! `/v1/setup` answers `setup_not_done`. Every endpoint is bounded in body size and time.
+//! `/metrics` answers `setup_not_done`. Every endpoint is bounded in body size and time.
 
 mod federation;
 mod modules;
@@ -53,6 +53,7 @@ pub fn router(current: Current) -> Router {
         .route("/v1/status", get(federation::status))
         .route("/v1/audit", get(federation::audit))
         .route("/v1/epochs/{epoch}", get(federation::epoch))
+        .route("/metrics", get(federation::metrics))
         .route("/v1/transactions", post(transactions::submit))
         .route("/v1/transactions/{txid}", get(transactions::status))
         .route("/v1/outcomes/{txid}/{index}", get(transactions::outcome))
