@@ -201,6 +201,8 @@ fn write_number(folder: &Path, name: &str, number: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(epoch: u64, len: usize) -> Record {
@@ -244,6 +246,36 @@ mod tests {
         // The late record of epoch 2 is all that is left of it, so it isn't replayed.
         let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
         assert!(left.iter().all(|record| record.epoch() >= 4), "{:?}", left.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_damaged_segment_gives_a_part_of_its_records_or_an_error(at in 0usize..400, with: u8, closed: bool) {
+            let folder = tempfile::tempdir().unwrap();
+            let records: Vec<_> = (0..6).map(|epoch| frame(epoch, 40)).collect();
+            FileJournal::open(folder.path()).unwrap().append(&records).unwrap();
+            let file = path(folder.path(), 0);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = at % bytes.len();
+            let damaged = bytes[at] != with;
+            bytes[at] = with;
+            fs::write(&file, &bytes).unwrap();
+            if closed {
+                fs::write(path(folder.path(), 1), []).unwrap();
+                prop_assert_eq!(FileJournal::open(folder.path()).is_err(), damaged);
+            } else {
+                let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+                prop_assert!(records.starts_with(&left) && (left.len() < records.len()) == damaged);
+            }
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(path(folder.path(), 0), bytes).unwrap();
+            let _ = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+        }
     }
 
     #[test]
