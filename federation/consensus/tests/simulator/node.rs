@@ -250,9 +250,9 @@ impl Node {
     pub fn serve(&mut self) -> Result<(), Fault> {
         let Some(running) = &mut self.running else { return Ok(()) };
         // Nobody consumes what comes on the other channels; as in the links, it has reached its end.
-        for channel in [0, 2, 5, 6, 7] {
-            running.inboxes[channel].drain(..).for_each(|event| event.accept());
-        }
+        let used = [CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, CHANNEL_HISTORY_ANSWER].map(usize::from);
+        let unused = running.inboxes.iter_mut().enumerate().filter(|(channel, _)| !used.contains(channel));
+        unused.for_each(|(_, inbox)| inbox.drain(..).for_each(|event| event.accept()));
         let Some(event) = running.inboxes[CHANNEL_HISTORY_REQUEST as usize].pop_front() else { return Ok(()) };
         event.accept();
         let view = View(self.disk.clone());
