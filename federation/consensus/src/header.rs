@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::NodeId;
 use crate::wire::{Malformed, Reader};
+use crate::{MAX_NODES, NodeId};
 
 /// A signature of a header's hash.
 pub type Signature = [u8; 64];
@@ -77,6 +77,31 @@ impl Header {
         reader.end()?;
         Ok(header)
     }
+}
+
+/// `count u16 · (guardian u16 · signature)…`
+pub(crate) fn put_signatures(out: &mut Vec<u8>, signatures: &Signatures) {
+    out.extend_from_slice(&u16::try_from(signatures.len()).unwrap_or(0).to_be_bytes());
+    for (node, signature) in signatures {
+        out.extend_from_slice(&node.to_be_bytes());
+        out.extend_from_slice(signature);
+    }
+}
+
+pub(crate) fn take_signatures(reader: &mut Reader) -> Result<Signatures, Malformed> {
+    let count = reader.u16()?;
+    if count > MAX_NODES {
+        return Err(Malformed);
+    }
+    let mut signatures = Signatures::new();
+    for _ in 0..count {
+        let node = reader.u16()?;
+        if signatures.last_key_value().is_some_and(|(last, _)| *last >= node) {
+            return Err(Malformed);
+        }
+        signatures.insert(node, reader.array()?);
+    }
+    Ok(signatures)
 }
 
 /// The guardians' keys for headers. What is signed has to cover the federation as well as the hash.

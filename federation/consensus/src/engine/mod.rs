@@ -15,6 +15,7 @@ mod merkle;
 mod message;
 mod step;
 mod subset;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use self::merkle::{Hash, MerkleTree};
 pub use self::message::{Body, Message, Shard, Target, epoch_of};
 pub use self::step::{Outgoing, Step};
 use self::subset::Subset;
+pub use self::voice::{FrameId, Tag, Voice, frame_id, tag_of};
 use crate::keygen::CoinKeys;
 use crate::protection::Protection;
 use crate::{MAX_NODES, NodeId};
@@ -148,6 +150,7 @@ impl Engine {
             max_proposal: config.max_proposal,
             coding: Coding::new(n),
             network,
+            voice: Voice::of(&config.keys, me),
             one_proposal: config.keeps(Protection::NoSecondProposal),
             re_encode: config.keeps(Protection::ReEncoding),
         };

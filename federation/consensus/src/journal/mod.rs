@@ -15,7 +15,6 @@ use bytes::Bytes;
 pub use self::file::FileJournal;
 pub use self::memory::MemoryJournal;
 use crate::NodeId;
-use crate::runner::is_statement;
 use crate::wire::{Malformed, Reader};
 
 /// One input of the engine.
@@ -46,11 +45,6 @@ impl Record {
         match self {
             Self::Proposal { epoch, .. } | Self::Frame { epoch, .. } => *epoch,
         }
-    }
-
-    /// Whether it is a peer's statement beside the engine's frames.
-    pub(crate) fn is_statement(&self) -> bool {
-        matches!(self, Self::Frame { frame, .. } if is_statement(frame))
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use super::catchup::Catchup;
 use super::finality::{Finality, News};
-use super::history::{Answer, Request, Tail};
+use super::history::{Answer, MAX_COUNT, Request, Tail};
 use super::network::Network;
 use super::peer::Peer;
-use super::speech::{Speech, frame_id};
-use super::statement::{Heard, Signed, Statement, is_statement};
+use super::speech::Speech;
+use super::statement::{Heard, Statement, is_statement};
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
-use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, epoch_of};
+use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, Voice, epoch_of, frame_id, tag_of};
 use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
 use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
@@ -30,10 +30,10 @@ const AHEAD: u64 = 32;
 const KEEP: u64 = 16;
 /// Past epochs that still answer at all.
 const KEEP_MOST: u64 = 256;
-/// How far ahead a header's signature is journalled.
-const SIGNED_AHEAD: u64 = 1024;
 /// Ticks between two questions for missing signatures.
 const REPAIR: u32 = 8;
+/// Ticks between two questions what was heard, to a peer that doesn't answer.
+const ASK_AGAIN: u32 = 20;
 
 /// What the core is told.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub struct Core<N> {
     config: EngineConfig,
     network: N,
     journal: Box<dyn Journal>,
-    keys: Arc<dyn HeaderKeys>,
+    voice: Voice,
     status: Arc<Mutex<ConsensusStatus>>,
     engine: Engine,
     peers: BTreeMap<NodeId, Peer>,
@@ -93,6 +93,7 @@ pub struct Core<N> {
     faults: BTreeMap<NodeId, BTreeMap<FaultKind, u64>>,
     /// Inputs that nothing has followed from yet, and the frames to acknowledge with them.
     records: Vec<Record>,
+    steps: Vec<Step>,
     unaccepted: Vec<LinkEvent>,
     events: Vec<ConsensusEvent>,
     ticks: u32,
@@ -114,7 +115,8 @@ impl<N: Network> Core<N> {
         let speaks_from = journal.speaks_from()?.unwrap_or(0);
         // Alone, nobody else has heard anything.
         let asks = config.n > 1 && config.keeps(Protection::AmnesiaRule);
-        let mut finality = Finality::new(config.me, config.n, Arc::clone(&keys), tail.diverged);
+        let voice = Voice::of(&config.keys, config.me);
+        let mut finality = Finality::new(config.me, config.n, keys, tail.diverged);
         for (header, signatures) in &tail.headers {
             finality.load(header, signatures);
         }
@@ -124,7 +126,7 @@ impl<N: Network> Core<N> {
             config,
             network,
             journal,
-            keys,
+            voice,
             status: Arc::default(),
             emitted: tail.next_epoch,
             committed: tail.next_epoch,
@@ -135,6 +137,7 @@ impl<N: Network> Core<N> {
             finality,
             faults: BTreeMap::new(),
             records: Vec::new(),
+            steps: Vec::new(),
             unaccepted: Vec::new(),
             events: Vec::new(),
             ticks: 0,
@@ -165,9 +168,10 @@ impl<N: Network> Core<N> {
 
     /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
+        // What was handled and not passed on yet comes again.
+        self.steps.clear();
         let records = self.journal.replay()?;
-        let spoken = records.iter().filter(|record| !record.is_statement());
-        let base = spoken.map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
+        let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
         if let Some(last) = self.speaks_from.checked_sub(1) {
             engine.stay_silent(last);
@@ -179,12 +183,6 @@ impl<N: Network> Core<N> {
         for record in records {
             let step = match record {
                 Record::Proposal { epoch, value } => self.engine.propose(epoch, &value)?,
-                Record::Frame { from, frame, .. } if is_statement(&frame) => {
-                    if let Ok(Statement::Signed(signed)) = Statement::decode(frame) {
-                        self.on_signed(from, &signed);
-                    }
-                    continue;
-                }
                 Record::Frame { epoch, from, frame } => {
                     self.hear(from, epoch, &frame);
                     self.engine.handle(from, frame)
@@ -209,12 +207,11 @@ impl<N: Network> Core<N> {
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
-        let mut steps = Vec::new();
         let mut tick = false;
         for input in inputs {
             match input {
                 Input::Frame(event) => {
-                    steps.extend(self.on_frame(&event)?);
+                    self.on_frame(&event)?;
                     if self.config.keeps(Protection::AcknowledgeWhenDurable) {
                         self.unaccepted.push(event);
                     } else {
@@ -222,23 +219,24 @@ impl<N: Network> Core<N> {
                     }
                 }
                 Input::Answer(event) => self.on_answer(&event),
-                Input::Propose { epoch, value } => steps.extend(self.on_propose(epoch, value)?),
+                Input::Propose { epoch, value } => self.on_propose(epoch, value)?,
                 Input::Committed(header) => {
                     self.committed = self.committed.max(header.epoch.saturating_add(1));
                     let news = self.finality.committed(&header);
                     self.tell(news);
-                    steps.push(self.engine.committed(self.committed));
+                    let step = self.engine.committed(self.committed);
+                    self.steps.push(step);
                 }
                 Input::Tick => tick = true,
             }
         }
         // Inputs that nothing follows from can wait for those that something does.
-        let speaks = steps.iter().any(|step| !step.messages.is_empty());
+        let speaks = self.steps.iter().any(|step| !step.messages.is_empty());
         let durable_first = self.config.keeps(Protection::JournalBeforeSend);
         if durable_first && (speaks || tick || self.unaccepted.len() >= GROUP) {
             self.flush()?;
         }
-        for step in steps {
+        for step in std::mem::take(&mut self.steps) {
             self.output(step);
         }
         if tick {
@@ -256,15 +254,6 @@ impl<N: Network> Core<N> {
 
     /// Makes what was handled durable; from then on others may know.
     fn flush(&mut self) -> io::Result<()> {
-        let proofs = self.peers.iter_mut().filter_map(|(id, peer)| {
-            let signed = peer.unjournalled_proof()?;
-            // It is needed as long as frames are kept that it allowed.
-            let epoch = signed.epoch.saturating_add(self.config.window);
-            Some(Record::Frame { epoch, from: *id, frame: Statement::Signed(signed).encode() })
-        });
-        if !self.unaccepted.is_empty() || !self.records.is_empty() {
-            self.records.extend(proofs);
-        }
         if !self.records.is_empty() {
             self.journal.append(&std::mem::take(&mut self.records))?;
         }
@@ -274,10 +263,9 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    fn on_frame(&mut self, event: &LinkEvent) -> Result<Option<Step>, ConsensusError> {
+    fn on_frame(&mut self, event: &LinkEvent) -> Result<(), ConsensusError> {
         if is_statement(&event.frame) {
-            self.on_statement(event)?;
-            return Ok(None);
+            return self.on_statement(event);
         }
         let step = self.engine.handle(event.from, event.frame.clone());
         if step.changed
@@ -286,12 +274,13 @@ impl<N: Network> Core<N> {
             self.hear(event.from, epoch, &event.frame);
             self.records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
         }
-        Ok(Some(step))
+        self.steps.push(step);
+        Ok(())
     }
 
     fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.hear(epoch, frame_id(frame));
+            peer.hear(epoch, frame_id(frame), tag_of(frame));
         }
     }
 
@@ -301,31 +290,31 @@ impl<N: Network> Core<N> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         match Statement::decode(event.frame.clone()) {
             Ok(Statement::Next(epoch)) => peer.outbox.announce(epoch),
-            Ok(Statement::Signed(signed)) => self.on_signed(from, &signed),
+            Ok(Statement::Signed(signed)) => {
+                let news = self.finality.said(from, &signed);
+                self.tell(news);
+            }
+            // Once a tick, whoever asks how often.
+            Ok(Statement::Ask) if peer.answered_at == Some(self.ticks) => {}
             Ok(Statement::Ask) => {
-                let answer = Statement::Heard(peer.heard(base)).encode();
+                peer.answered_at = Some(self.ticks);
+                let answer = Statement::Heard(peer.heard(base, self.finality.last_proof())).encode();
                 self.network.send(from, CHANNEL_CONSENSUS, answer);
             }
+            // One answer a question.
+            Ok(Statement::Heard(_)) if peer.asked.is_none() || self.speech.has_answered(from) => {}
             Ok(Statement::Heard(heard)) => self.on_heard(from, &heard)?,
             Err(_) => self.fault(from, FaultKind::Malformed),
         }
         Ok(())
     }
 
-    fn on_signed(&mut self, from: NodeId, signed: &Signed) {
-        let journal = signed.epoch < self.committed.saturating_add(SIGNED_AHEAD);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.signed(signed, journal);
-        }
-        let news = self.finality.said(from, signed);
-        self.tell(news);
-    }
-
     /// A peer's answer about what it has heard of this guardian.
     fn on_heard(&mut self, from: NodeId, heard: &Heard) -> Result<(), ConsensusError> {
-        let (keys, me) = (Arc::clone(&self.keys), self.config.me);
-        let own = |signed: &Signed| keys.verify(me, &signed.hash, &signed.signature);
-        let from_epoch = self.speech.answer(from, heard, self.engine.base(), self.config.window, own);
+        let finality = &self.finality;
+        let from_epoch = self.speech.answer(from, heard, self.engine.base(), &self.voice, |header, by| {
+            finality.final_signatures(header.epoch, &header.hash(), by).is_some()
+        });
         if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
             tracing::warn!(
                 epoch = from_epoch,
@@ -341,24 +330,22 @@ impl<N: Network> Core<N> {
         if self.speech.settle(needed)
             && let Some((epoch, value)) = self.waiting.take()
         {
-            // Durable at once: it is rare.
-            let step = self.on_propose(epoch, value)?;
-            self.flush()?;
-            step.into_iter().for_each(|step| self.output(step));
+            self.on_propose(epoch, value)?;
         }
         Ok(())
     }
 
-    fn on_propose(&mut self, epoch: u64, value: Bytes) -> Result<Option<Step>, ConsensusError> {
+    fn on_propose(&mut self, epoch: u64, value: Bytes) -> Result<(), ConsensusError> {
         if !self.speech.is_settled() {
             self.waiting = Some((epoch, value));
-            return Ok(None);
+            return Ok(());
         }
         let step = self.engine.propose(epoch, &value)?;
         if step.changed {
             self.records.push(Record::Proposal { epoch, value });
         }
-        Ok(Some(step))
+        self.steps.push(step);
+        Ok(())
     }
 
     fn on_answer(&mut self, event: &LinkEvent) {
@@ -366,6 +353,10 @@ impl<N: Network> Core<N> {
         let from = event.from;
         match Answer::decode(event.frame.clone()) {
             Ok(Answer::Epoch { header, signatures, batch: None }) => {
+                // As many as were asked for.
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                let Some(left) = peer.signatures_asked.checked_sub(1) else { return };
+                peer.signatures_asked = left;
                 let news = self.finality.handed_on(header.epoch, header.hash(), &signatures);
                 self.tell(news);
             }
@@ -428,8 +419,9 @@ impl<N: Network> Core<N> {
         let connections = self.network.connections();
         for (id, connects) in &connections {
             let Some(peer) = self.peers.get_mut(id) else { continue };
+            let again = self.ticks.is_multiple_of(ASK_AGAIN);
             if !self.speech.has_answered(*id)
-                && peer.asked != Some(*connects)
+                && (peer.asked != Some(*connects) || again)
                 && self.network.send(*id, CHANNEL_CONSENSUS, Statement::Ask.encode())
             {
                 peer.asked = Some(*connects);
@@ -437,10 +429,14 @@ impl<N: Network> Core<N> {
         }
         let lacking = self.finality.lacking().filter(|_| self.ticks.is_multiple_of(REPAIR));
         if let Some((first, count)) = lacking {
-            let count = u8::try_from(count).unwrap_or(u8::MAX);
+            let count = u8::try_from(count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
             let request = Request { first, count, batches: false }.encode();
             for id in connections.keys() {
-                self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone());
+                if let Some(peer) = self.peers.get_mut(id)
+                    && self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone())
+                {
+                    peer.signatures_asked = MAX_COUNT;
+                }
             }
         }
     }
@@ -520,13 +516,12 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says. In this
-    /// order: whoever holds a frame holds the signature that shows that it can be this guardian's.
+    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says.
     fn say(&mut self) {
         for (id, connects) in self.network.connections() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             if peer.told != Some((self.committed, connects)) {
-                let signed = match peer.told {
+                let signed: Vec<_> = match peer.told {
                     Some((before, connection)) if connection == connects => {
                         (before..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
                     }

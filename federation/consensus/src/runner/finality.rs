@@ -40,8 +40,8 @@ pub(super) struct Finality {
     me: NodeId,
     thresholds: Thresholds,
     keys: Arc<dyn HeaderKeys>,
-    /// The hashes of the own headers that may still get signatures.
-    own: BTreeMap<u64, [u8; 32]>,
+    /// The own headers that may still get signatures, with their hashes.
+    own: BTreeMap<u64, (Header, [u8; 32])>,
     claims: BTreeMap<u64, BTreeMap<NodeId, Claim>>,
     /// How many signatures of an own header were told.
     told: BTreeMap<u64, usize>,
@@ -80,7 +80,7 @@ impl Finality {
     /// What was stored of an epoch before this start.
     pub fn load(&mut self, header: &Header, signatures: &Signatures) {
         let hash = header.hash();
-        self.own.insert(header.epoch, hash);
+        self.own.insert(header.epoch, (*header, hash));
         let claims = self.claims.entry(header.epoch).or_default();
         for (node, signature) in signatures {
             claims.insert(*node, Claim { hash, signature: *signature, verified: true });
@@ -96,7 +96,7 @@ impl Finality {
     /// This guardian has committed an epoch.
     pub fn committed(&mut self, header: &Header) -> Vec<News> {
         let hash = header.hash();
-        self.own.insert(header.epoch, hash);
+        self.own.insert(header.epoch, (*header, hash));
         self.sign(header.epoch, hash);
         self.forget(header.epoch);
         self.evaluate(header.epoch)
@@ -137,6 +137,15 @@ impl Finality {
     pub fn own_signature(&self, epoch: u64) -> Option<Signed> {
         let claim = self.claims.get(&epoch)?.get(&self.me)?;
         Some(Signed { epoch, hash: claim.hash, signature: claim.signature })
+    }
+
+    /// The last own header that is final, with its signatures.
+    pub fn last_proof(&self) -> Option<(Header, Signatures)> {
+        let epoch = self.last_final?;
+        let (header, hash) = self.own.get(&epoch)?;
+        let right =
+            self.claims.get(&epoch)?.iter().filter(|(_, claim)| claim.verified && claim.hash == *hash);
+        Some((*header, right.map(|(node, claim)| (*node, claim.signature)).collect()))
     }
 
     /// A peer says that it has signed a header. Verified only when it counts.
@@ -217,7 +226,7 @@ impl Finality {
 
     /// Verifies what can matter now.
     fn evaluate(&mut self, epoch: u64) -> Vec<News> {
-        let Some(own) = self.own.get(&epoch).copied() else { return Vec::new() };
+        let Some((_, own)) = self.own.get(&epoch).copied() else { return Vec::new() };
         let Some(claims) = self.claims.get_mut(&epoch) else { return Vec::new() };
         let mut groups: BTreeMap<[u8; 32], usize> = BTreeMap::new();
         for claim in claims.values() {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::header::{Header, HeaderKeys, Signatures};
+use crate::header::{Header, HeaderKeys, Signatures, put_signatures, take_signatures};
 use crate::links::{CHANNEL_HISTORY_ANSWER, LinkEvent, Links};
 use crate::wire::{Malformed, Reader};
 use crate::{MAX_NODES, NodeId};
@@ -129,11 +129,7 @@ impl Answer {
             Self::Epoch { header, signatures, batch } => {
                 out.push(1);
                 header.put(&mut out);
-                out.extend_from_slice(&u16::try_from(signatures.len()).unwrap_or(0).to_be_bytes());
-                for (node, signature) in signatures {
-                    out.extend_from_slice(&node.to_be_bytes());
-                    out.extend_from_slice(signature);
-                }
+                put_signatures(&mut out, signatures);
                 // An encoded batch is never empty.
                 out.extend_from_slice(batch.as_deref().unwrap_or_default());
             }
@@ -150,14 +146,7 @@ impl Answer {
         match reader.u8()? {
             1 => {
                 let header = Header::take(&mut reader)?;
-                let count = reader.u16()?;
-                if count > MAX_NODES {
-                    return Err(Malformed);
-                }
-                let mut signatures = Signatures::new();
-                for _ in 0..count {
-                    signatures.insert(reader.u16()?, reader.array()?);
-                }
+                let signatures = take_signatures(&mut reader)?;
                 let batch = reader.rest();
                 Ok(Self::Epoch { header, signatures, batch: (!batch.is_empty()).then_some(batch) })
             }

@@ -34,7 +34,6 @@ use tokio::sync::{mpsc, watch};
 use self::core::{Core, Input};
 pub use self::history::{History, Tail, answers};
 pub use self::network::Network;
-pub(crate) use self::statement::is_statement;
 use self::thread::Command;
 use crate::engine::{EngineConfig, EngineError, FaultKind};
 use crate::header::{Header, HeaderKeys, Signatures};

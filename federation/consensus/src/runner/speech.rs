@@ -6,19 +6,16 @@
 //! have said; if a peer holds anything else, the journal isn't whole, and the guardian says nothing in any epoch up to the last of
 //! those. The answer of a peer that is slower than that still counts.
 //!
-//! A peer can only claim what it can prove to be possible: a guardian speaks at most a window beyond the last header that it
-//! signed, and that signature is part of the answer. So no liar keeps another guardian silent for good.
+//! Nobody can make it believe that it said what it didn't: its frames carry its own [tags](crate::engine::Voice). And of the epochs that a
+//! peer has forgotten, in which anything may have been heard, only final ones count, in which nobody waits for this guardian: who
+//! lacks them gets them as history. So no liar silences a guardian where it is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
-use super::statement::{FrameId, Heard, Signed};
+use super::statement::Heard;
 use crate::NodeId;
-
-pub(super) fn frame_id(frame: &[u8]) -> FrameId {
-    Sha256::digest(frame).first_chunk().copied().unwrap_or_default()
-}
+use crate::engine::{FrameId, Tag, Voice, frame_id};
+use crate::header::{Header, Signatures};
 
 /// What this guardian said, and who has confirmed how much of it.
 #[derive(Debug, Default)]
@@ -65,24 +62,26 @@ impl Speech {
     /// A peer's answer. Returns the first epoch in which this guardian may speak, as far as this peer is concerned: all below that
     /// it can have spoken in, and doesn't know how, are forbidden.
     ///
-    /// `verify` tells whether a header signature is this guardian's own.
+    /// `base` is this guardian's own first epoch that isn't forgotten; `is_final` tells whether enough have signed a header.
     pub fn answer(
         &mut self,
         from: NodeId,
         heard: &Heard,
         base: u64,
-        window: u64,
-        verify: impl FnOnce(&Signed) -> bool,
+        voice: &Voice,
+        is_final: impl FnOnce(&Header, &Signatures) -> bool,
     ) -> u64 {
         self.answered.insert(from);
-        let proven = heard.proof.filter(verify).map_or(0, |proof| proof.epoch.saturating_add(1));
-        let limit = proven.saturating_add(window);
-        let unknown = |(epoch, id): &&(u64, FrameId)| {
-            *epoch >= base && *epoch < limit && !self.said.get(epoch).is_some_and(|said| said.contains(id))
+        let unknown = |(epoch, id, tag): &&(u64, FrameId, Tag)| {
+            *epoch >= base
+                && !self.said.get(epoch).is_some_and(|said| said.contains(id))
+                && voice.made(*epoch, id, tag)
         };
-        let spoken = heard.frames.iter().filter(unknown).map(|(epoch, _)| epoch.saturating_add(1)).max();
+        let spoken = heard.frames.iter().filter(unknown).map(|(epoch, ..)| epoch.saturating_add(1)).max();
         // Of forgotten epochs, anything may have been heard.
-        spoken.unwrap_or(0).max(heard.base.min(limit))
+        let forgotten = heard.last_final.as_ref().filter(|(header, signatures)| is_final(header, signatures));
+        let forgotten = forgotten.map_or(0, |(header, _)| heard.base.min(header.epoch.saturating_add(1)));
+        spoken.unwrap_or(0).max(forgotten)
     }
 
     /// Whether this answer was the one that was missing, so that from now on the guardian may speak.
@@ -96,25 +95,33 @@ impl Speech {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Engine, EngineConfig, tag_of};
 
     #[test]
-    fn only_what_is_possible_can_be_claimed() {
+    fn only_what_was_said_can_be_claimed() {
+        let keys = crate::keygen::run_locally(2, Some(1)).unwrap();
+        let [own, other] = [0, 1]
+            .map(|node| Engine::new(&EngineConfig::new(node, 2, keys[node as usize].clone()), 5).unwrap());
+        let say = |mut engine: Engine, value| engine.propose(5, value).unwrap().messages.remove(0).frame;
+        let (known, forged) = (say(own, b"known"), say(other, b"forged"));
+        let voice = Voice::of(&keys[0], 0);
+        let claim = |frame: &[u8]| (5, frame_id(frame), tag_of(frame));
+        let header = Header { epoch: 9, previous: [0; 32], items: [0; 32], state: [0; 32] };
         let mut speech = Speech::default();
-        speech.say(5, b"known");
-        let proof = Signed { epoch: 4, hash: [0; 32], signature: [0; 64] };
-        let known = (5, frame_id(b"known"));
-        let ask = |speech: &mut Speech, base, proof, frames: &[(u64, FrameId)]| {
-            speech.answer(1, &Heard { base, proof, frames: frames.to_vec() }, 3, 4, |_| true)
+        let ask = |speech: &mut Speech, own_base, base, frames: &[_], right| {
+            let heard =
+                Heard { base, last_final: Some((header, Signatures::new())), frames: frames.to_vec() };
+            speech.answer(1, &heard, own_base, &voice, |_, _| right)
         };
-        assert_eq!(ask(&mut speech, 3, Some(proof), &[known]), 3);
-        assert_eq!(ask(&mut speech, 0, Some(proof), &[known, (6, [1; 8])]), 7);
-        assert_eq!(ask(&mut speech, 0, Some(proof), &[known, (9, [1; 8])]), 0);
-        assert_eq!(ask(&mut speech, 0, None, &[(3, [1; 8]), (4, [1; 8])]), 4);
-        assert_eq!(ask(&mut speech, 1 << 60, Some(proof), &[]), 9);
-        // Below the base nothing is said any more.
-        assert_eq!(ask(&mut speech, 0, Some(proof), &[(2, [1; 8])]), 0);
+        assert_eq!(ask(&mut speech, 3, 0, &[claim(&known)], true), 6);
+        assert_eq!(ask(&mut speech, 6, 0, &[claim(&known)], true), 0);
+        speech.say(5, &known);
+        assert_eq!(ask(&mut speech, 3, 0, &[claim(&known), claim(&forged)], true), 0);
+        assert_eq!(ask(&mut speech, 3, 4, &[], true), 4);
+        assert_eq!(ask(&mut speech, 3, 1 << 60, &[], true), 10);
+        assert_eq!(ask(&mut speech, 3, 1 << 60, &[], false), 0);
         assert!(!speech.settle(3) && !speech.is_settled());
-        speech.answer(2, &Heard { base: 0, proof: None, frames: vec![] }, 3, 4, |_| true);
+        speech.answer(2, &Heard { base: 0, last_final: None, frames: vec![] }, 3, &voice, |_, _| true);
         assert!(speech.settle(3) && speech.is_settled() && !speech.settle(3));
     }
 }

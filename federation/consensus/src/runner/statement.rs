@@ -5,16 +5,14 @@
 
 use bytes::Bytes;
 
-use crate::header::Signature;
+use crate::engine::{FrameId, Tag};
+use crate::header;
+use crate::header::{Header, Signature, Signatures};
 use crate::wire::{Malformed, Reader};
 
 const MARK: [u8; 2] = [0xff, 0xff];
 /// The most frames that one answer names; far more than a guardian keeps.
-const MAX_FRAMES: u32 = 200_000;
-
-/// The first eight bytes of SHA-256 of a frame. Two frames of one guardian in one epoch hardly share them, and
-/// if they did, nothing would be lost but the notice of a lost journal.
-pub(super) type FrameId = [u8; 8];
+const MAX_FRAMES: usize = 200_000;
 
 /// A guardian's signature under an epoch's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +27,10 @@ pub(super) struct Signed {
 pub(super) struct Heard {
     /// Below this epoch it has forgotten what it heard.
     pub base: u64,
-    /// The latest header that the other one signed, as far as this guardian knows: it can't have spoken beyond the window
-    /// after it, so nobody can claim that it did.
-    pub proof: Option<Signed>,
-    /// The frames since `base` that this guardian acted on.
-    pub frames: Vec<(u64, FrameId)>,
+    /// A final header: what was forgotten counts up to its epoch only, since nobody can claim to have forgotten more.
+    pub last_final: Option<(Header, Signatures)>,
+    /// The frames since `base` that this guardian acted on, with the tags that show whose they are.
+    pub frames: Vec<(u64, FrameId, Tag)>,
 }
 
 /// A statement.
@@ -50,7 +47,7 @@ pub(super) enum Statement {
 }
 
 /// Whether a frame is a statement, not the engine's.
-pub(crate) fn is_statement(frame: &[u8]) -> bool {
+pub(super) fn is_statement(frame: &[u8]) -> bool {
     frame.get(8..10) == Some(&MARK)
 }
 
@@ -73,15 +70,15 @@ impl Statement {
                 out.extend_from_slice(&signed.signature);
             }
             Self::Heard(heard) => {
-                out.push(heard.proof.is_some().into());
-                if let Some(proof) = &heard.proof {
-                    out.extend_from_slice(&proof.epoch.to_be_bytes());
-                    out.extend_from_slice(&proof.hash);
-                    out.extend_from_slice(&proof.signature);
+                out.push(heard.last_final.is_some().into());
+                if let Some((header, signatures)) = &heard.last_final {
+                    header.put(&mut out);
+                    header::put_signatures(&mut out, signatures);
                 }
-                for (epoch, id) in heard.frames.iter().take(MAX_FRAMES as usize) {
+                for (epoch, id, tag) in heard.frames.iter().take(MAX_FRAMES) {
                     out.extend_from_slice(&epoch.to_be_bytes());
                     out.extend_from_slice(id);
+                    out.extend_from_slice(tag);
                 }
             }
         }
@@ -96,32 +93,25 @@ impl Statement {
         }
         let statement = match reader.u8()? {
             1 => Self::Next(epoch),
-            2 => Self::Signed(signed(&mut reader, epoch)?),
+            2 => Self::Signed(Signed { epoch, hash: reader.array()?, signature: reader.array()? }),
             3 => Self::Ask,
             4 => {
-                let proof = match reader.u8()? {
+                let last_final = match reader.u8()? {
                     0 => None,
-                    1 => {
-                        let epoch = reader.u64()?;
-                        Some(signed(&mut reader, epoch)?)
-                    }
+                    1 => Some((Header::take(&mut reader)?, header::take_signatures(&mut reader)?)),
                     _ => return Err(Malformed),
                 };
                 let mut frames = Vec::new();
-                while !reader.is_empty() && frames.len() < MAX_FRAMES as usize {
-                    frames.push((reader.u64()?, reader.array()?));
+                while !reader.is_empty() && frames.len() < MAX_FRAMES {
+                    frames.push((reader.u64()?, reader.array()?, reader.array()?));
                 }
-                Self::Heard(Heard { base: epoch, proof, frames })
+                Self::Heard(Heard { base: epoch, last_final, frames })
             }
             _ => return Err(Malformed),
         };
         reader.end()?;
         Ok(statement)
     }
-}
-
-fn signed(reader: &mut Reader, epoch: u64) -> Result<Signed, Malformed> {
-    Ok(Signed { epoch, hash: reader.array()?, signature: reader.array()? })
 }
 
 #[cfg(test)]
@@ -133,13 +123,15 @@ mod tests {
     #[test]
     fn every_kind_comes_back() {
         let signed = Signed { epoch: 7, hash: [1; 32], signature: [2; 64] };
-        let heard = Heard { base: 3, proof: Some(signed), frames: vec![(4, [5; 8]), (6, [7; 8])] };
+        let header = Header { epoch: 7, previous: [1; 32], items: [2; 32], state: [3; 32] };
+        let last_final = Some((header, Signatures::from([(0, [4; 64]), (3, [5; 64])])));
+        let heard = Heard { base: 3, last_final, frames: vec![(4, [5; 8], [6; 8]), (6, [7; 8], [8; 8])] };
         for statement in [
             Statement::Next(9),
             Statement::Signed(signed),
             Statement::Ask,
             Statement::Heard(heard.clone()),
-            Statement::Heard(Heard { proof: None, frames: vec![], ..heard }),
+            Statement::Heard(Heard { last_final: None, frames: vec![], ..heard }),
         ] {
             let frame = statement.encode();
             assert!(is_statement(&frame));
