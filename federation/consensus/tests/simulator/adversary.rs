@@ -178,20 +178,28 @@ impl Adversary {
         bytes.into()
     }
 
-    /// `base · mark · 4 · proof or not · (epoch · id)*`: forgets what it has heard, or makes up more.
+    /// `base · mark · 4 · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
     fn false_heard(&mut self, mut bytes: Vec<u8>) -> Bytes {
+        const FRAME: usize = 8 + 8 + 8;
         let mut base = u64::from_be_bytes(bytes[..8].try_into().unwrap());
-        let proof = if bytes[11] == 1 { 8 + 32 + 64 } else { 0 };
-        let latest = bytes.len().checked_sub(16).and_then(|at| bytes[at..].first_chunk::<8>());
-        let latest = latest.map_or(base, |epoch| u64::from_be_bytes(*epoch)).min(1 << 40);
+        let signatures = bytes.get(12 + Header::SIZE..).and_then(|rest| rest.first_chunk::<2>());
+        let signatures = signatures.map_or(0, |count| u16::from_be_bytes(*count) as usize);
+        let frames = 12 + if bytes[11] == 1 { Header::SIZE + 2 + 66 * signatures } else { 0 };
+        let latest = bytes.get(frames..).and_then(|frames| frames.chunks_exact(FRAME).last());
+        let latest = latest.and_then(|frame| frame.first_chunk::<8>()).map_or(base, |e| u64::from_be_bytes(*e));
         match self.rng.gen_range(0..4) {
-            0 => bytes.truncate(12 + proof),
+            0 => bytes.truncate(frames),
             1 => base = self.epoch_near(base),
+            2 if bytes.len() > frames => {
+                // A right tag for another frame, or epoch.
+                let at = self.rng.gen_range(frames..bytes.len());
+                bytes[at] ^= 1;
+            }
             _ => {
                 for _ in 0..self.rng.gen_range(1..20) {
-                    let epoch = latest + self.rng.gen_range(0..5);
+                    let epoch = latest.min(1 << 40) + self.rng.gen_range(0..5);
                     bytes.extend_from_slice(&epoch.to_be_bytes());
-                    bytes.extend((0..8).map(|_| self.rng.r#gen::<u8>()));
+                    bytes.extend((0..16).map(|_| self.rng.r#gen::<u8>()));
                 }
             }
         }

@@ -56,8 +56,7 @@ impl Schedule {
             .take(liars as usize)
             .map(|id| {
                 let count = rng.gen_range(1..=4);
-                let lies: Vec<Lie> = LIES.choose_multiple(rng, count).copied().collect();
-                let lies = lies.into_iter().map(|l| if l == Lie::FalseHeard && std::env::var("NOFH").is_ok() { Lie::Garbage } else { l }).collect();
+                let lies = LIES.choose_multiple(rng, count).copied().collect();
                 (id, lies, *[0.05, 0.3, 0.8].choose(rng).unwrap())
             })
             .collect();
