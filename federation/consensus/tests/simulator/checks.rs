@@ -40,6 +40,13 @@ pub enum Fault {
     Panicked { why: String },
 }
 
+impl Fault {
+    /// In one line.
+    pub fn short(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {

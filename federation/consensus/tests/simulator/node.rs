@@ -224,6 +224,11 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a batch is applied and not committed.
+    pub fn has_staged(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.staged.is_some())
+    }
+
     fn propose(&mut self, epoch: u64, rng: &mut StdRng) {
         let Some(running) = &mut self.running else { return };
         running.proposed = Some(epoch);

@@ -12,6 +12,11 @@ pub const MAX_PROPOSAL: usize = 2048;
 /// Epochs that each seed runs at least.
 pub const EPOCHS: u64 = 20;
 
+/// An epoch's frames, and so the steps it takes, grow with the cube of the guardians: how much more that is than with four.
+pub fn scale(n: u16) -> u64 {
+    u64::from(n.max(4)).pow(3) / 64
+}
+
 /// One seed's weather. Probabilities are for one step of the simulator.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -40,8 +45,10 @@ pub struct Schedule {
     pub load: usize,
     /// Byzantine guardians.
     pub liars: Vec<(NodeId, Vec<Lie>, f64)>,
-    /// The protection that is switched off.
-    pub without: Option<Protection>,
+    /// How often a batch that has been applied still isn't committed.
+    pub dawdle: f64,
+    /// The protections that are switched off.
+    pub without: &'static [Protection],
 }
 
 impl Schedule {
@@ -61,12 +68,14 @@ impl Schedule {
             })
             .collect();
         let mut some = |often: f64, value: f64| if rng.gen_bool(often) { value } else { 0.0 };
-        let drop = some(0.6, 0.004);
-        let partition = some(0.5, 0.0006);
-        let crash = some(0.7, 0.001);
-        let crash_all = some(0.4, 0.0002);
+        let scale = scale(n) as f64;
+        let drop = some(0.6, 0.004 / scale);
+        let partition = some(0.5, 0.0006 / scale);
+        let crash = some(0.7, 0.001 / scale);
+        let crash_all = some(0.4, 0.0002 / scale);
         let wipe = some(0.4, 0.25);
         let rollback = some(0.4, 0.25);
+        let dawdle = some(0.3, 0.9);
         Self {
             burst: *[1, 4, 16].choose(rng).unwrap(),
             group: *[1, 4, 32].choose(rng).unwrap(),
@@ -74,16 +83,17 @@ impl Schedule {
             slow: rng.gen_bool(0.3),
             drop,
             partition,
-            partition_time: 1500,
+            partition_time: 1500 * scale as u64,
             crash,
             crash_all,
-            downtime: *[50, 500, 3000].choose(rng).unwrap(),
+            downtime: *[50, 500, 3000].choose(rng).unwrap() * scale as u64,
             fuse: 0.6,
             wipe,
             rollback,
             load: *[1, 4, 20].choose(rng).unwrap(),
             liars,
-            without: None,
+            dawdle,
+            without: &[],
         }
     }
 }

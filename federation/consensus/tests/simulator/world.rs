@@ -16,7 +16,7 @@ use crate::keys::{self, FakeKeys};
 use crate::life::Manner;
 use crate::network::Link;
 use crate::node::Node;
-use crate::schedule::{EPOCHS, MAX_PROPOSAL, Schedule};
+use crate::schedule::{EPOCHS, MAX_PROPOSAL, Schedule, scale};
 use crate::tally::Tally;
 
 /// The most steps in bad weather.
@@ -142,7 +142,11 @@ impl World {
             60..82 => self.round(false)?,
             82..93 => {
                 let id = self.any();
-                self.nodes[id as usize].main_loop(&mut self.checks, &mut self.rng)?;
+                let dawdles = self.phase == Phase::Storm && self.rng.gen_bool(self.schedule.dawdle);
+                let node = &mut self.nodes[id as usize];
+                if !(dawdles && node.has_staged()) {
+                    node.main_loop(&mut self.checks, &mut self.rng)?;
+                }
             }
             93..96 => {
                 let id = self.any();
@@ -321,7 +325,7 @@ impl World {
     fn part(&mut self) {
         self.tally.partitions += 1;
         let time = self.rng.gen_range(1..=self.schedule.partition_time);
-        self.partition_until = self.step + time * u64::from(self.n) / 4 + 1;
+        self.partition_until = self.step + time;
         let one_way = self.rng.gen_bool(0.3);
         let sides: Vec<bool> = (0..self.n).map(|_| self.rng.r#gen()).collect();
         for from in 0..self.n {
@@ -473,8 +477,7 @@ impl World {
                 node.amnesiac_until = None;
             }
         }
-        // Frames grow with the cube of the guardians, and so does the time they take.
-        let scale = u64::from(self.n.max(4)).pow(3) / 64;
+        let scale = scale(self.n);
         let committed = epochs.iter().sum();
         if committed > self.committed {
             self.committed = committed;
