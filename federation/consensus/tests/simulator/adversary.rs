@@ -48,9 +48,11 @@ pub enum Lie {
     FalseHeard,
     /// Wrong statements about how far it has come.
     FalseNext,
+    /// As many different statements as fit anywhere.
+    Flood,
 }
 
-pub const LIES: [Lie; 17] = [
+pub const LIES: [Lie; 18] = [
     Lie::Silent,
     Lie::Garbage,
     Lie::NonCodeword,
@@ -68,6 +70,7 @@ pub const LIES: [Lie; 17] = [
     Lie::FalseHistory,
     Lie::FalseHeard,
     Lie::FalseNext,
+    Lie::Flood,
 ];
 
 /// A liar's mind.
@@ -330,27 +333,50 @@ impl Adversary {
     }
 
     /// Something out of the blue.
-    pub fn inject(&mut self, epoch: u64) -> Option<(u8, Bytes)> {
+    pub fn inject(&mut self, epoch: u64) -> Vec<(u8, Bytes)> {
+        if self.feels_like(Lie::Flood) {
+            return (0..20).map(|_| (CHANNEL_CONSENSUS, self.any_statement(epoch))).collect();
+        }
         if self.feels_like(Lie::Garbage) {
             let channel = self.rng.gen_range(0..8);
-            return Some((channel, self.bytes(120).into()));
+            return vec![(channel, self.bytes(120).into())];
         }
+        let Some(frame) = self.stash.choose(&mut self.rng).cloned() else { return Vec::new() };
+        let mut bytes = frame.to_vec();
         if self.feels_like(Lie::WrongEpoch) || self.feels_like(Lie::Repeat) {
-            let frame = self.stash.choose(&mut self.rng)?.clone();
             if self.rng.gen_bool(0.5) {
-                return Some((CHANNEL_CONSENSUS, frame));
+                bytes[..8].copy_from_slice(&self.epoch_near(epoch).to_be_bytes());
             }
-            let mut bytes = frame.to_vec();
-            bytes[..8].copy_from_slice(&self.epoch_near(epoch).to_be_bytes());
-            return Some((CHANNEL_CONSENSUS, bytes.into()));
-        }
-        if self.feels_like(Lie::UnknownProposer) {
-            let frame = self.stash.choose(&mut self.rng)?.clone();
-            let mut bytes = frame.to_vec();
+        } else if self.feels_like(Lie::UnknownProposer) {
             bytes[8..10].copy_from_slice(&self.rng.r#gen::<u16>().to_be_bytes());
-            return Some((CHANNEL_CONSENSUS, bytes.into()));
+        } else {
+            return Vec::new();
         }
-        None
+        vec![(CHANNEL_CONSENSUS, bytes.into())]
+    }
+
+    /// A statement that one could make, in any epoch, about anyone and in any round.
+    fn any_statement(&mut self, epoch: u64) -> Bytes {
+        let value = self.rng.r#gen();
+        if self.rng.gen_bool(0.2) {
+            // A signature of a header.
+            let mut bytes = (epoch + self.rng.gen_range(0..400)).to_be_bytes().to_vec();
+            bytes.extend_from_slice(&[0xff, 0xff, 2]);
+            bytes.extend((0..96).map(|_| self.rng.r#gen::<u8>()));
+            return bytes.into();
+        }
+        let content = match self.rng.gen_range(0..5) {
+            0 | 1 => MessageContent::SbvBroadcast(SbvMessage::BVal(value)),
+            2 => MessageContent::SbvBroadcast(SbvMessage::Aux(value)),
+            3 => MessageContent::Conf(if value { bool_set::BOTH } else { bool_set::TRUE }),
+            _ => MessageContent::Term(value),
+        };
+        let body = match self.rng.gen_range(0..10) {
+            0 => Body::Ready(self.rng.r#gen()),
+            _ => Body::Agreement(content.with_epoch(self.rng.gen_range(0..260))),
+        };
+        let proposer = self.rng.gen_range(0..self.n);
+        Message { epoch: epoch + self.rng.gen_range(0..5), proposer, body }.encode()
     }
 
     /// What it proposes instead of `value`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use federation_consensus::engine::{Body, Message};
+use federation_consensus::engine::{Body, Message, epoch_of};
 use federation_consensus::journal::Record;
 use federation_consensus::{Bytes, Header, NodeId, max_faulty};
 use hbbft::binary_agreement::{MessageContent, SbvMessage};
@@ -75,12 +75,19 @@ pub enum Kind {
     Conf,
     Coin,
     Term,
+    /// The signature of the epoch's header.
+    Signed,
 }
 
 type Digest32 = [u8; 32];
 
-/// The slot and the value of an engine's frame; `None` where anything may be said.
+/// The slot and the value of a frame; `None` where anything may be said.
 pub fn statement(frame: &Bytes, n: u16) -> Option<(Slot, Digest32)> {
+    // Beside the engine's frames: `epoch · 0xffff · kind · header's hash · signature`.
+    if frame.get(8..11) == Some(&[0xff, 0xff, 2]) {
+        let slot = Slot { epoch: epoch_of(frame)?, proposer: 0, kind: Kind::Signed, round: 0 };
+        return Some((slot, frame.get(11..43)?.try_into().ok()?));
+    }
     let message = Message::decode(frame.clone(), n).ok()?;
     let hash = |bytes: &[u8]| -> Digest32 { Sha256::digest(bytes).into() };
     let flag = |value: bool| [u8::from(value); 32];

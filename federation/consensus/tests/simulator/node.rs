@@ -11,7 +11,7 @@ use federation_consensus::links::testing::{Receiver, Sender};
 use federation_consensus::links::{
     CHANNEL_CONSENSUS, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST, LinkEvent,
 };
-use federation_consensus::runner::core::{Core, Input};
+use federation_consensus::runner::core::{Core, Input, Sizes};
 use federation_consensus::runner::{ConsensusEvent, Network, Tail, answers};
 use federation_consensus::{Batch, Bytes, NodeId, max_faulty};
 use rand::Rng;
@@ -251,22 +251,23 @@ impl Node {
         running.inputs.push_back(Input::Propose { epoch, value });
     }
 
-    /// Answers a peer's request for past epochs.
-    pub fn serve(&mut self) -> Result<(), Fault> {
-        let Some(running) = &mut self.running else { return Ok(()) };
+    /// Answers a peer's request for past epochs, with so many of them.
+    pub fn serve(&mut self) -> Result<u64, Fault> {
+        let Some(running) = &mut self.running else { return Ok(0) };
         // Nobody consumes what comes on the other channels; as in the links, it has reached its end.
         let used = [CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, CHANNEL_HISTORY_ANSWER].map(usize::from);
         let unused = running.inboxes.iter_mut().enumerate().filter(|(channel, _)| !used.contains(channel));
         unused.for_each(|(_, inbox)| inbox.drain(..).for_each(|event| event.accept()));
-        let Some(event) = running.inboxes[CHANNEL_HISTORY_REQUEST as usize].pop_front() else { return Ok(()) };
+        let Some(event) = running.inboxes[CHANNEL_HISTORY_REQUEST as usize].pop_front() else { return Ok(0) };
         event.accept();
         let view = View(self.disk.clone());
         let answers = now(answers(event.frame.clone(), &view, self.config.me, &self.keys, true));
         let answers = answers.map_err(|e| self.stopped(&e))?;
+        let count = answers.len() as u64;
         if let Some(running) = &self.running {
             answers.into_iter().all(|answer| running.network.send(event.from, CHANNEL_HISTORY_ANSWER, answer));
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Whether nothing is left to do for it.
@@ -295,7 +296,7 @@ impl Node {
     }
 
     /// What it blames honest peers for, if anything, and what has grown too large.
-    pub fn audit(&self, trusted: &[NodeId]) -> Result<(), Fault> {
+    pub fn audit(&self, trusted: &[NodeId], most: &mut Sizes) -> Result<(), Fault> {
         let Some(running) = &self.running else { return Ok(()) };
         let me = self.config.me;
         let status = running.core.status();
@@ -308,13 +309,14 @@ impl Node {
         let sizes = running.core.sizes();
         let n = self.config.n as usize;
         let bounds = [
-            ("outbox", sizes.outbox_bytes, n * (8 << 20)),
-            ("remembered frames", sizes.remembered, n * n * n * 400),
-            ("signatures", sizes.signatures, n * 400),
-            ("fetched epochs", sizes.fetched, 300),
-            ("waiting inputs", sizes.pending, 600),
+            ("bytes in outboxes", sizes.outbox_bytes, &mut most.outbox_bytes, n * (8 << 20)),
+            ("remembered frames", sizes.remembered, &mut most.remembered, n * n * n * 400),
+            ("signatures", sizes.signatures, &mut most.signatures, n * 400),
+            ("fetched epochs", sizes.fetched, &mut most.fetched, 300),
+            ("waiting inputs", sizes.pending, &mut most.pending, 600),
         ];
-        for (what, size, bound) in bounds {
+        for (what, size, most, bound) in bounds {
+            *most = size.max(*most);
             if size > bound {
                 return Err(Fault::Unbounded { node: me, what: format!("{what}: {size} > {bound}") });
             }

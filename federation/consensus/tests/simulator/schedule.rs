@@ -55,7 +55,7 @@ impl Schedule {
     /// The weather of a seed among `n`.
     pub fn new(n: u16, rng: &mut StdRng) -> Self {
         let faulty = max_faulty(n);
-        let liars = if rng.gen_bool(0.3) { 0 } else { rng.gen_range(0..=faulty) };
+        let liars = if faulty == 0 || rng.gen_bool(0.4) { 0 } else { rng.gen_range(1..=faulty) };
         let mut ids: Vec<NodeId> = (0..n).collect();
         ids.shuffle(rng);
         let liars = ids

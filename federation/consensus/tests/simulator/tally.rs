@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::AddAssign;
 
+use federation_consensus::runner::core::Sizes;
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {
     pub seeds: u64,
@@ -17,8 +19,12 @@ pub struct Tally {
     pub byzantine: u64,
     pub frames: u64,
     pub steps: u64,
+    /// Answers about past epochs.
+    pub past_epochs: u64,
     /// See [`Checks::tolerated`](crate::checks::Checks::tolerated).
     pub tolerated: u64,
+    /// The most that any guardian held.
+    pub most: Sizes,
 }
 
 impl AddAssign for Tally {
@@ -35,7 +41,14 @@ impl AddAssign for Tally {
         self.byzantine += other.byzantine;
         self.frames += other.frames;
         self.steps += other.steps;
+        self.past_epochs += other.past_epochs;
         self.tolerated += other.tolerated;
+        let (mine, theirs) = (&mut self.most, other.most);
+        mine.outbox_bytes = mine.outbox_bytes.max(theirs.outbox_bytes);
+        mine.remembered = mine.remembered.max(theirs.remembered);
+        mine.signatures = mine.signatures.max(theirs.signatures);
+        mine.fetched = mine.fetched.max(theirs.fetched);
+        mine.pending = mine.pending.max(theirs.pending);
     }
 }
 
@@ -44,7 +57,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} seeds, {} epochs, {} transactions, {} crashes (all at once {}), {} wipes, {} rollbacks, {} partitions, {} \
-             broken connections, {} byzantine guardians, {} frames, {} steps",
+             broken connections, {} byzantine guardians, {} frames, {} past epochs asked for, {} steps; at most {} bytes in outboxes, {} frames \
+             remembered, {} signatures, {} epochs fetched",
             self.seeds,
             self.epochs,
             self.transactions,
@@ -56,7 +70,12 @@ impl fmt::Display for Tally {
             self.drops,
             self.byzantine,
             self.frames,
+            self.past_epochs,
             self.steps,
+            self.most.outbox_bytes,
+            self.most.remembered,
+            self.most.signatures,
+            self.most.fetched,
         )
     }
 }

@@ -14,7 +14,7 @@ use crate::checks::{Checks, Fault};
 use crate::disk::{Disk, TxId};
 use crate::keys::{self, FakeKeys};
 use crate::life::Manner;
-use crate::network::Link;
+use crate::network::{Link, MAX_QUEUED};
 use crate::node::Node;
 use crate::schedule::{EPOCHS, MAX_PROPOSAL, Schedule, scale};
 use crate::tally::Tally;
@@ -150,7 +150,7 @@ impl World {
             }
             93..96 => {
                 let id = self.any();
-                self.nodes[id as usize].serve()?;
+                self.tally.past_epochs += self.nodes[id as usize].serve()?;
             }
             96..98 => self.submit(),
             98 => self.inject(),
@@ -263,8 +263,8 @@ impl World {
         let node = &self.nodes[liar as usize];
         let (Some(adversary), Some(running)) = (&node.adversary, &node.running) else { return };
         let Some(stream) = running.network.senders.get(&to) else { return };
-        if let Some((channel, frame)) = adversary.lock().unwrap().inject(node.next_epoch()) {
-            let _ = stream.send(channel, frame, crate::network::MAX_QUEUED);
+        for (channel, frame) in adversary.lock().unwrap().inject(node.next_epoch()) {
+            let _ = stream.send(channel, frame, MAX_QUEUED);
         }
     }
 
@@ -279,7 +279,7 @@ impl World {
         let trusted: Vec<NodeId> =
             self.honest().map(Node::id).filter(|id| self.checks.kept_its_disk(*id)).collect();
         let trusted = if trusted.contains(&node.id()) { trusted } else { Vec::new() };
-        node.audit(&trusted)?;
+        node.audit(&trusted, &mut self.tally.most)?;
         let lowest = self.honest().map(Node::next_epoch).min().unwrap_or(0);
         self.checks.forget(lowest.saturating_sub(40));
         if self.phase == Phase::Storm && self.rng.gen_bool(0.2) {
