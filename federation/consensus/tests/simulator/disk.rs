@@ -83,7 +83,11 @@ impl Database {
             self.applied.insert(id);
             self.pool.remove(&id);
         }
-        self.history.push(Entry { header: staged.header, signatures: Signatures::new(), batch: staged.batch });
+        self.history.push(Entry {
+            header: staged.header,
+            signatures: Signatures::new(),
+            batch: staged.batch,
+        });
     }
 }
 

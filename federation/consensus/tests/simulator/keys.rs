@@ -30,7 +30,8 @@ impl FakeKeys {
 }
 
 fn mac(node: NodeId, hash: &[u8; 32]) -> Signature {
-    let half = |tag: u8| Sha256::new().chain_update([tag]).chain_update(node.to_be_bytes()).chain_update(hash);
+    let half =
+        |tag: u8| Sha256::new().chain_update([tag]).chain_update(node.to_be_bytes()).chain_update(hash);
     let mut signature = [0; 64];
     signature[..32].copy_from_slice(&half(0).finalize());
     signature[32..].copy_from_slice(&half(1).finalize());

@@ -2,11 +2,17 @@
 //!
 //! From the inside out: [`life`] and [`disk`] are what a crash ends and what it leaves, [`network`] is what connects
 //! guardians, [`node`] a guardian with the real core in it, [`adversary`] a lying one, [`schedule`] says how much of what goes wrong,
-//! [`world`] lets it happen, [`checks`] says what must not, and [`mutations`] shows that the checks would notice.
+//! [`world`] lets it happen, [`checks`] says what must not, and [`mutations`] shows that the checks would notice. [`replay`] looks at
+//! the engine alone.
 //!
 //! `SEEDS=n` runs n seeds at n = 4 instead of the default, `FIRST=k` begins with seed k.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)] // a test may panic
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)] // a test may panic
 
 mod adversary;
 mod checks;
@@ -16,6 +22,7 @@ mod life;
 mod mutations;
 mod network;
 mod node;
+mod replay;
 mod schedule;
 mod tally;
 mod world;

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use federation_consensus::links::{CHANNEL_CONSENSUS, LinkEvent};
 use federation_consensus::links::testing::{Connection, Packet, Receiver, Sender};
+use federation_consensus::links::{CHANNEL_CONSENSUS, LinkEvent};
 use federation_consensus::runner::Network;
 use federation_consensus::{Bytes, NodeId};
 

@@ -87,13 +87,8 @@ impl Node {
         let network = SimNetwork { senders, life: life.clone(), adversary: self.adversary.clone() };
         let journal = SimJournal { disk: self.disk.clone(), life: life.clone() };
         let tail = now(Tail::read(&View(self.disk.clone()))).map_err(|e| self.stopped(&e))?;
-        let core = Core::new(
-            self.config.clone(),
-            network.clone(),
-            Box::new(journal),
-            &tail,
-            Arc::new(self.keys),
-        );
+        let core =
+            Core::new(self.config.clone(), network.clone(), Box::new(journal), &tail, Arc::new(self.keys));
         match core {
             Ok(core) if !life.is_dead() => {
                 self.running = Some(Running {
@@ -265,7 +260,9 @@ impl Node {
         let answers = answers.map_err(|e| self.stopped(&e))?;
         let count = answers.len() as u64;
         if let Some(running) = &self.running {
-            answers.into_iter().all(|answer| running.network.send(event.from, CHANNEL_HISTORY_ANSWER, answer));
+            answers
+                .into_iter()
+                .all(|answer| running.network.send(event.from, CHANNEL_HISTORY_ANSWER, answer));
         }
         Ok(count)
     }
