@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::NodeId;
+use crate::engine::MerkleTree;
 use crate::wire::{Malformed, Reader, put_bytes};
 
 /// One epoch's output: the same on every honest guardian.
@@ -52,6 +53,23 @@ impl Batch {
         }
         reader.end()?;
         Ok(Self { epoch, contributions })
+    }
+
+    /// The Merkle root over the contributions' hashes with their proposers, for [`Header`](crate::Header).
+    #[must_use]
+    pub fn items_root(&self) -> [u8; 32] {
+        let leaves: Vec<Bytes> = self
+            .contributions
+            .iter()
+            .map(|(proposer, contribution)| {
+                let mut leaf = proposer.to_be_bytes().to_vec();
+                leaf.extend_from_slice(&Sha256::digest(contribution));
+                leaf.into()
+            })
+            .collect();
+        let count = u16::try_from(leaves.len()).unwrap_or(u16::MAX);
+        let root = MerkleTree::new(&leaves).root();
+        Sha256::new().chain_update(count.to_be_bytes()).chain_update(root).finalize().into()
     }
 
     /// SHA-256 of an encoded batch.

@@ -8,6 +8,7 @@
 //! From the inside out:
 //!
 //! - [`engine`]: the protocol without any I/O. Frames in, a [`engine::Step`] out; deterministic.
+//! - [`header`]: what guardians sign of an epoch.
 //! - [`keygen`]: the keys of the agreement's common coin, made without a dealer.
 //! - [`journal`]: inputs made durable before anything that follows from them is sent.
 //! - [`links`]: authenticated, ordered, acknowledged byte frames between guardians.
@@ -17,14 +18,17 @@
 
 pub mod batch;
 pub mod engine;
+pub mod header;
 pub mod journal;
 pub mod keygen;
 pub mod links;
+pub mod protection;
 pub mod runner;
 pub mod wire;
 
 pub use batch::Batch;
 pub use bytes::Bytes;
+pub use header::Header;
 
 /// A guardian's number, 0 to n-1.
 pub type NodeId = u16;

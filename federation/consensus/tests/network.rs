@@ -4,31 +4,83 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use federation_consensus::engine::EngineConfig;
+use federation_consensus::header::{Header, HeaderKeys, Signature, Signatures};
 use federation_consensus::journal::FileJournal;
 use federation_consensus::keygen::{self, CoinKeys};
 use federation_consensus::links::{Identity, LinkConfig, Links, PeerAddress};
 use federation_consensus::runner::{self, ConsensusEvent, ConsensusHandle, History};
 use federation_consensus::{Batch, Bytes, NodeId};
+use sha2::{Digest, Sha256};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The "database" of one guardian.
 #[derive(Default)]
-struct Store(Mutex<Vec<Bytes>>);
+struct Store {
+    epochs: Mutex<Vec<(Header, Bytes)>>,
+    signatures: Mutex<BTreeMap<u64, Signatures>>,
+    /// From this epoch on the state is computed wrongly.
+    wrong_from: Option<u64>,
+}
+
+impl Store {
+    fn len(&self) -> usize {
+        self.epochs.lock().unwrap().len()
+    }
+
+    /// "Applies" a batch: the state is the chain of all batches.
+    fn commit(&self, batch: &Batch) -> Header {
+        let mut epochs = self.epochs.lock().unwrap();
+        let previous = epochs.last().map_or(Header::GENESIS, |(header, _)| header.hash());
+        let state = Sha256::new().chain_update(previous).chain_update(batch.encode()).finalize().into();
+        let state = if self.wrong_from.is_some_and(|from| from <= batch.epoch) { [7; 32] } else { state };
+        let header = Header { epoch: batch.epoch, previous, items: batch.items_root(), state };
+        epochs.push((header, batch.encode()));
+        header
+    }
+}
 
 #[async_trait]
 impl History for Store {
-    async fn batch(&self, epoch: u64) -> Option<Bytes> {
-        self.0.lock().unwrap().get(epoch as usize).cloned()
+    async fn next_epoch(&self) -> std::io::Result<u64> {
+        Ok(self.len() as u64)
     }
 
-    async fn next_epoch(&self) -> u64 {
-        self.0.lock().unwrap().len() as u64
+    async fn header(&self, epoch: u64) -> std::io::Result<Option<(Header, Signatures)>> {
+        let signatures = self.signatures.lock().unwrap().get(&epoch).cloned().unwrap_or_default();
+        Ok(self.epochs.lock().unwrap().get(epoch as usize).map(|(header, _)| (*header, signatures)))
+    }
+
+    async fn batch(&self, epoch: u64) -> std::io::Result<Option<Bytes>> {
+        Ok(self.epochs.lock().unwrap().get(epoch as usize).map(|(_, batch)| batch.clone()))
+    }
+
+    async fn first_epoch(&self) -> std::io::Result<u64> {
+        Ok(0)
+    }
+}
+
+/// Signatures that only look like some: each guardian's is a hash with its number.
+struct Marks(NodeId);
+
+fn mark(node: NodeId, hash: &[u8; 32]) -> Signature {
+    let half: [u8; 32] = Sha256::new().chain_update(node.to_be_bytes()).chain_update(hash).finalize().into();
+    [half, half].concat().try_into().unwrap()
+}
+
+impl HeaderKeys for Marks {
+    fn sign(&self, hash: &[u8; 32]) -> Signature {
+        mark(self.0, hash)
+    }
+
+    fn verify(&self, node: NodeId, hash: &[u8; 32], signature: &Signature) -> bool {
+        *signature == mark(node, hash)
     }
 }
 
@@ -73,17 +125,21 @@ impl Federation {
         let config = EngineConfig::new(me, n, self.keys[me as usize].clone());
         let journal = FileJournal::open(self.folder.path().join(me.to_string())).unwrap();
         let (handle, mut events) =
-            runner::start(config, links.clone(), Box::new(journal), store.clone()).await.unwrap();
+            runner::start(config, links.clone(), Box::new(journal), store.clone(), Arc::new(Marks(me)))
+                .await
+                .unwrap();
         let (main, history) = (handle.clone(), store.clone());
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 let done = match event {
-                    ConsensusEvent::Batch(batch) => {
-                        history.0.lock().unwrap().push(batch.encode());
-                        main.committed(batch.epoch).await
+                    ConsensusEvent::Batch(batch) => main.committed(history.commit(&batch)).await,
+                    ConsensusEvent::Signatures { epoch, signatures } => {
+                        history.signatures.lock().unwrap().insert(epoch, signatures);
+                        Ok(())
                     }
                     ConsensusEvent::ProposalWanted { epoch } => main.propose(epoch, Bytes::new()).await,
-                    ConsensusEvent::Failed(reason) => panic!("{reason}"),
+                    ConsensusEvent::Diverged { epoch, .. } if history.wrong_from == Some(epoch) => Ok(()),
+                    other => panic!("{other:?}"),
                 };
                 if done.is_err() {
                     return;
@@ -100,7 +156,7 @@ impl Federation {
 
 impl Guardian {
     fn len(&self) -> usize {
-        self.store.0.lock().unwrap().len()
+        self.store.len()
     }
 
     async fn stop(self) -> Arc<Store> {
@@ -137,12 +193,12 @@ async fn run(epochs: usize, from: &Guardian, all: &[&Guardian]) {
 }
 
 fn same(guardians: &[&Guardian]) {
-    let first = guardians[0].store.0.lock().unwrap().clone();
+    let first = guardians[0].store.epochs.lock().unwrap().clone();
     for guardian in guardians {
-        assert!(*guardian.store.0.lock().unwrap() == first, "a fork");
+        assert!(*guardian.store.epochs.lock().unwrap() == first, "a fork");
     }
-    for (epoch, bytes) in (0..).zip(first) {
-        assert_eq!(Batch::decode(bytes).unwrap().epoch, epoch);
+    for (epoch, (header, bytes)) in (0..).zip(first) {
+        assert_eq!((Batch::decode(bytes).unwrap().epoch, header.epoch), (epoch, epoch));
     }
 }
 
@@ -162,6 +218,10 @@ async fn epochs_then_restarts() {
     let all: Vec<&Guardian> = guardians.values().collect();
     run(5, all[0], &all).await;
     same(&all);
+    until("all know that all is final", || {
+        all.iter().all(|guardian| guardian.handle.status().last_final == Some(4))
+    })
+    .await;
 
     // One is away while the others go on, and finds its way back, though they are idle by then.
     let store = guardians.remove(&3).unwrap().stop().await;
@@ -210,11 +270,11 @@ async fn all_are_stopped_in_the_middle_of_an_epoch() {
         all[0].handle.propose(next, Bytes::from_static(b"cut off")).await.unwrap();
         tokio::time::sleep(Duration::from_millis(round * 4)).await;
         stores = stop_all(guardians).await;
-        let lengths: Vec<usize> = stores.iter().map(|store| store.0.lock().unwrap().len()).collect();
+        let lengths: Vec<usize> = stores.iter().map(|store| store.len()).collect();
         let shortest = lengths.iter().min().copied().unwrap();
-        let first = stores[0].0.lock().unwrap()[..shortest].to_vec();
+        let first = stores[0].epochs.lock().unwrap()[..shortest].to_vec();
         for store in &stores {
-            assert!(store.0.lock().unwrap()[..shortest] == first, "a fork");
+            assert!(store.epochs.lock().unwrap()[..shortest] == first, "a fork");
         }
     }
 }
@@ -247,6 +307,75 @@ async fn a_wiped_guardian_keeps_silent_until_it_cannot_contradict_itself() {
     let three: Vec<&Guardian> = guardians.iter().collect();
     run(3, three[0], &three).await;
     same(&three);
+}
+
+/// Copies the files of a folder.
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_put_back_is_noticed() {
+    let mut federation = Federation::new(4);
+    federation.keys = keygen::run_locally(4, None).unwrap();
+    let mut guardians = Vec::new();
+    for me in 0..4 {
+        guardians.push(federation.restart(me, Arc::default()).await);
+    }
+    run(3, &guardians[2], &guardians.iter().collect::<Vec<_>>()).await;
+    let store = guardians.remove(3).stop().await;
+    let (disk, copied) = (federation.folder.path().join("3"), federation.folder.path().join("copy"));
+    copy(&disk, &copied);
+    let old = Store::default();
+    *old.epochs.lock().unwrap() = store.epochs.lock().unwrap().clone();
+    guardians.push(federation.restart(3, store).await);
+    run(4, &guardians[1], &guardians.iter().collect::<Vec<_>>()).await;
+    guardians.remove(3).stop().await;
+    copy(&copied, &disk);
+    let back = federation.restart(3, Arc::new(old)).await;
+    until("it has caught up", || back.len() == 7).await;
+    until("it notices", || (6..=7).contains(&back.handle.status().speaks_from)).await;
+    guardians.push(back);
+    guardians.remove(0).stop().await;
+    let three: Vec<&Guardian> = guardians.iter().collect();
+    run(3, three[0], &three).await;
+    same(&three);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_differing_state_is_told_and_nothing_more_is_signed() {
+    let mut federation = Federation::new(4);
+    federation.keys = keygen::run_locally(4, None).unwrap();
+    let mut guardians = Vec::new();
+    for me in 0..4 {
+        let store = Store { wrong_from: (me == 1).then_some(2), ..Store::default() };
+        guardians.push(federation.restart(me, Arc::new(store)).await);
+    }
+    let all: Vec<&Guardian> = guardians.iter().collect();
+    run(5, all[0], &all).await;
+    until("it knows", || all[1].handle.status().diverged == Some(2)).await;
+    until("the others don't mind", || all[3].handle.status().last_final == Some(4)).await;
+    assert_eq!(all[1].handle.status().last_final, Some(1));
+    assert!(all[0].store.signatures.lock().unwrap().range(3..).all(|(_, s)| !s.contains_key(&1)));
+    assert_eq!(all[0].handle.status().diverged, None);
+}
+
+#[tokio::test]
+async fn open_connections_of_strangers_keep_no_guardian_out() {
+    let federation = Federation::new(2);
+    let first = federation.links(0).await;
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        strangers.push(tokio::net::TcpStream::connect(federation.addresses[0]).await.unwrap());
+    }
+    let second = federation.links(1).await;
+    until("the guardians are connected", || first.status()[&1].connected && second.status()[&0].connected)
+        .await;
+    drop(strangers);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! | `POST /v1/transactions`, body [`Transaction`](crate::Transaction) | [`TransactionResponse`] |
 //! | `GET /v1/transactions/{txid}?wait=SECONDS&until=decided\|ready` | [`TransactionResponse`] |
 //! | `GET /v1/outcomes/{txid}/{index}?wait=SECONDS` | [`OutputStatus`] |
+//! | `GET /v1/epochs/{epoch}` | [`EpochResponse`] |
 //! | `GET`, `POST /v1/modules/{kind}/{path}` | the module's own |
 //!
 //! `wait` (at most [`MAX_WAIT_SECONDS`]) holds the answer back until the transaction is accepted or
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::tagged_hash;
 use crate::module::AuditLine;
 use crate::{FederationId, PeerId, TxId};
 
@@ -157,6 +159,41 @@ pub struct StatusResponse {
     pub peers: BTreeMap<PeerId, PeerStatus>,
     /// What needs an operator's attention; empty in a healthy federation.
     pub alarms: Vec<String>,
+}
+
+/// An applied epoch and who has signed it.
+///
+/// Whoever has the federation's configuration can check it: `hash` is
+/// `SHA-256("cln-federation/header/v1" ‖ epoch ‖ previous ‖ items ‖ state)` with the epoch as 8 big-endian bytes, and each
+/// signature is BIP-340's of [`header_message`] with that guardian's identity key. f + 1 right ones, f = (n − 1) / 3, make the
+/// epoch final: an honest guardian is among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochResponse {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The hash of the header before; 32 zero bytes in epoch 0.
+    #[serde(with = "hex::serde")]
+    pub previous: [u8; 32],
+    /// The Merkle root of the guardians' contributions.
+    #[serde(with = "hex::serde")]
+    pub items: [u8; 32],
+    /// The digest of the federation's state after the epoch.
+    #[serde(with = "hex::serde")]
+    pub state: [u8; 32],
+    /// The hash of the above.
+    #[serde(with = "hex::serde")]
+    pub hash: [u8; 32],
+    /// The signatures that this guardian knows of, in hex. They trickle in within moments.
+    pub signatures: BTreeMap<PeerId, String>,
+    /// Whether there are f + 1 of them.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+}
+
+/// What a guardian signs for an epoch's header: BIP-340's tagged hash, tag `cln-federation/header-signature`, of the
+/// federation's id and the header's hash.
+pub fn header_message(federation: FederationId, header_hash: &[u8; 32]) -> [u8; 32] {
+    tagged_hash("cln-federation/header-signature", &[&federation.0, header_hash])
 }
 
 /// What the federation has and owes, in millisatoshi.

@@ -29,6 +29,9 @@ pub enum GuardianError {
     /// The key generation was ended by a fault.
     #[error("the key generation was aborted: {0}. Find the cause and start it again on all guardians")]
     KeyGeneration(String),
+    /// A backup of secrets that can't be used.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
     /// The stored configuration cannot be used by this program.
     #[error("the federation's configuration cannot be used: {0}")]
     Config(String),

@@ -10,6 +10,7 @@ pub mod epoch;
 pub mod error;
 pub mod guardian;
 pub mod health;
+pub mod history;
 pub mod metrics;
 pub mod running;
 pub mod secrets;
@@ -18,6 +19,7 @@ pub mod state;
 mod status;
 
 pub use error::GuardianError;
-pub use guardian::{Guardian, GuardianConfig};
+pub use guardian::{Guardian, GuardianConfig, SNAPSHOT_INTERVAL};
+pub use history::backup::{Backup, KeySource};
 pub use secrets::SealingKey;
 pub use setup::{FederationParams, SetupPhase, SetupStatus};

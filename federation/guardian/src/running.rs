@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use federation_consensus::runner::ConsensusHandle;
@@ -12,17 +13,22 @@ use federation_core::db::{Database, DbError, NamespacedReader, Reader};
 use federation_core::encoding::encode;
 use federation_core::invite::InviteCode;
 use federation_core::module::{DynModule, Epoch, Registry};
-use federation_core::rest::{AuditResponse, OutputStatus, TransactionResponse, TransactionStatus};
+use federation_core::rest::{
+    AuditResponse, EpochResponse, OutputStatus, TransactionResponse, TransactionStatus,
+};
 use federation_core::{FederationId, ModuleId, OutPoint, PeerId, Transaction, TxId};
 use federation_store::WriteBatch;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
 use crate::epoch::faults::FaultLog;
 use crate::epoch::pool::{NoRoom, Pool};
 use crate::epoch::verify::Verifier;
 use crate::health::Health;
-use crate::state::{self, Decided, NEXT_EPOCH, TRANSACTIONS};
+use crate::history::Archive;
+use crate::history::snapshot::store::Snapshots;
+use crate::state::{self, Decided, NEXT_EPOCH, REASONS, TRANSACTIONS};
 
 /// What main loop and API share.
 pub struct Running {
@@ -38,6 +44,8 @@ pub struct Running {
     pub(crate) modules: Arc<Registry>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) applier: Applier,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) pool: Pool,
     /// The next epoch, after each commit.
     pub(crate) epochs: watch::Sender<u64>,
@@ -45,6 +53,10 @@ pub struct Running {
     pub(crate) consensus: ConsensusHandle,
     pub(crate) faults: FaultLog,
     pub(crate) health: Health,
+    /// Set when the main loop has ended: requests that are under way still hold this value.
+    pub(crate) closed: AtomicBool,
+    /// They end with this value.
+    pub(crate) _tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -107,6 +119,7 @@ impl Running {
 
     /// `POST /v1/transactions`: refused at once where this guardian can tell, else durable in the pool.
     pub async fn submit(&self, transaction: Transaction) -> Result<TransactionResponse, ApiError> {
+        self.takes_writes()?;
         transaction.check_form().map_err(|error| ApiError::bad_request("malformed", error.to_string()))?;
         let txid = transaction.txid(self.federation);
         if let Some(known) = self.transaction(txid).await?
@@ -152,9 +165,39 @@ impl Running {
                 "too many transactions with inputs of the same key are waiting here: try again, or another guardian",
             ),
         })?;
+        // Nobody may rely on a pool that nothing is proposed from any more.
+        self.takes_writes()?;
         self.transaction(txid).await?.ok_or_else(|| {
             ApiError::new(500, "pool", "the transaction was kept, but is not found: ask again")
         })
+    }
+
+    /// Whether anything may be handed in here.
+    pub fn takes_writes(&self) -> Result<(), ApiError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ApiError::unavailable("stopped", "this guardian is stopping: ask another one"));
+        }
+        match self.archive.divergence() {
+            Some(_) => Err(ApiError::unavailable(
+                "diverged",
+                "this guardian's state differs from the other guardians': hand it in at another one",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// `GET /v1/epochs/{epoch}`; `None` if it is not applied yet or not kept any more.
+    pub async fn epoch(&self, epoch: u64) -> Result<Option<EpochResponse>, DbError> {
+        let Some((header, signatures)) = self.archive.signed_header(epoch).await? else { return Ok(None) };
+        Ok(Some(EpochResponse {
+            epoch,
+            previous: header.previous,
+            items: header.items,
+            state: header.state,
+            hash: header.hash(),
+            is_final: signatures.len() > self.config.max_faulty(),
+            signatures: signatures.into_iter().map(|(node, s)| (PeerId(node), hex::encode(s))).collect(),
+        }))
     }
 
     /// Where a transaction stands; `None` if this guardian never saw it.
@@ -170,7 +213,14 @@ impl Running {
                 (TransactionStatus::Accepted { epoch }, statuses)
             }
             _ if waiting => (TransactionStatus::Proposed, Vec::new()),
-            Some(Decided::Rejected { code, reason, .. }) => {
+            Some(Decided::Rejected { code, .. }) => {
+                let reason = REASONS.get(&state::history_reader(self.reader()), &txid).await?;
+                let unknown = || {
+                    format!(
+                        "the federation's rules refused it ({code}); a guardian that was there knows more"
+                    )
+                };
+                let reason = reason.unwrap_or_else(unknown);
                 (TransactionStatus::Rejected { code, reason }, Vec::new())
             }
             None => return Ok(None),

@@ -18,18 +18,11 @@ fn millis(time: Duration) -> u64 {
 pub(crate) fn sample(status: &ConsensusStatus) -> Sample {
     Sample {
         next_epoch: status.next_epoch,
-        last_final: last_final(status),
+        last_final: status.last_final,
         connected: status.peers.iter().map(|(peer, seen)| (PeerId(*peer), seen.link.connected)).collect(),
     }
 }
 
-fn last_final(status: &ConsensusStatus) -> Option<u64> {
-    status.next_epoch.checked_sub(1)
-}
-
-fn diverged(_: &ConsensusStatus) -> Option<u64> {
-    None
-}
 
 /// Why a guardian says nothing in consensus, in plain words.
 fn silent(status: &ConsensusStatus) -> Option<String> {
@@ -68,10 +61,10 @@ impl Running {
             peer: self.me,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch,
-            last_final: last_final(&consensus),
+            last_final: consensus.last_final,
             catching_up: consensus.catching_up,
             silent: silent(&consensus),
-            diverged: diverged(&consensus),
+            diverged: self.archive.divergence().map(|found| found.epoch),
             consensus_version,
             pool: waiting.entries as u64,
             pool_bytes: waiting.bytes as u64,
@@ -81,6 +74,7 @@ impl Running {
         };
         let trouble = self.health.trouble(epoch, Instant::now());
         status.alarms = alarms(&status, &trouble, waiting.nearly_full());
+        status.alarms.extend(self.snapshots.problem());
         for (id, module) in self.modules.iter() {
             status.alarms.extend(module.alarms(&self.module_reader(*id)).await?);
         }

@@ -172,7 +172,7 @@ impl Broadcast {
             .context
             .coding
             .decode(&shards)
-            .filter(|(again, _)| MerkleTree::new(again).root() == *root)
+            .filter(|(again, _)| !self.context.re_encode || MerkleTree::new(again).root() == *root)
             .map(|(_, value)| value)
             .filter(|value| value.len() <= self.context.max_proposal);
         if value.is_none() {

@@ -7,6 +7,7 @@ use hbbft::NetworkInfo;
 use super::coding::Coding;
 use super::fault::FaultKind;
 use super::message::{Body, Target};
+use super::voice::Voice;
 use crate::{NodeId, max_faulty};
 
 /// A federation as the engine knows it.
@@ -22,6 +23,12 @@ pub struct Context {
     pub coding: Coding,
     /// The coin's keys in hbbft's form.
     pub network: Arc<NetworkInfo<NodeId>>,
+    /// Marks what this guardian says.
+    pub voice: Voice,
+    /// Always, but in a test of the simulator: [`Protection::NoSecondProposal`](crate::protection::Protection).
+    pub one_proposal: bool,
+    /// Always, but in a test of the simulator: [`Protection::ReEncoding`](crate::protection::Protection).
+    pub re_encode: bool,
 }
 
 impl Context {

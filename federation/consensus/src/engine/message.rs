@@ -1,6 +1,6 @@
 //! What guardians say to each other inside an epoch, and its encoding.
 //!
-//! `epoch u64 · proposer u16 · kind u8 · body`. A shard is `root · proof · data`, the proof's length
+//! `epoch u64 · proposer u16 · kind u8 · tag · body`; the [tag](super::voice) is for the author only. A shard is `root · proof · data`, the proof's length
 //! being fixed by n; an agreement message is hbbft's own in bincode.
 
 use bincode::Options;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hbbft::binary_agreement;
 
 use super::merkle::{self, Hash};
+use super::voice::{self, Tag, Voice};
 use crate::NodeId;
 use crate::wire::{Malformed, Reader};
 
@@ -15,7 +16,7 @@ use crate::wire::{Malformed, Reader};
 const MAX_AGREEMENT: u64 = 256;
 
 /// Bytes of a frame in front of its body.
-const HEADER: usize = 8 + 2 + 1;
+const HEADER: usize = voice::AT + size_of::<Tag>();
 
 /// Whom a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,9 +80,21 @@ pub fn epoch_of(frame: &[u8]) -> Option<u64> {
 }
 
 impl Message {
-    /// The frame's bytes.
+    /// The frame's bytes, without a tag.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        self.bytes().into()
+    }
+
+    /// The frame's bytes with its author's tag.
+    #[must_use]
+    pub fn encode_as(&self, author: &Voice) -> Bytes {
+        let mut bytes = self.bytes();
+        author.mark(&mut bytes);
+        bytes.into()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
         let size = match &self.body {
             Body::Value(s) | Body::Echo(s) => 32 * (1 + s.proof.len()) + s.data.len(),
             Body::Ready(_) => 32,
@@ -90,21 +103,25 @@ impl Message {
         let mut out = Vec::with_capacity(HEADER + size);
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.proposer.to_be_bytes());
+        out.push(match &self.body {
+            Body::Value(_) => 1,
+            Body::Echo(_) => 2,
+            Body::Ready(_) => 3,
+            Body::Agreement(_) => 4,
+        });
+        out.extend_from_slice(&Tag::default());
         match &self.body {
-            Body::Value(shard) => put_shard(&mut out, 1, shard),
-            Body::Echo(shard) => put_shard(&mut out, 2, shard),
+            Body::Value(shard) | Body::Echo(shard) => put_shard(&mut out, shard),
             Body::Ready(root) => {
-                out.push(3);
                 out.extend_from_slice(root);
             }
             Body::Agreement(message) => {
-                out.push(4);
                 // Writing to memory what is far below the limit has no way to fail.
                 let written = bincode_options().serialize_into(&mut out, message);
                 debug_assert!(written.is_ok());
             }
         }
-        out.into()
+        out
     }
 
     /// Reads a frame in a federation of `n`; shards are slices of it.
@@ -115,7 +132,9 @@ impl Message {
         let mut reader = Reader::new(frame);
         let epoch = reader.u64()?;
         let proposer = reader.u16()?;
-        let body = match reader.u8()? {
+        let kind = reader.u8()?;
+        reader.array::<{ size_of::<Tag>() }>()?;
+        let body = match kind {
             1 => Body::Value(take_shard(reader, n)?),
             2 => Body::Echo(take_shard(reader, n)?),
             3 => {
@@ -135,8 +154,7 @@ impl Message {
     }
 }
 
-fn put_shard(out: &mut Vec<u8>, kind: u8, shard: &Shard) {
-    out.push(kind);
+fn put_shard(out: &mut Vec<u8>, shard: &Shard) {
     out.extend_from_slice(&shard.root);
     for hash in &shard.proof {
         out.extend_from_slice(hash);

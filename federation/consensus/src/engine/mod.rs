@@ -15,6 +15,7 @@ mod merkle;
 mod message;
 mod step;
 mod subset;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,9 @@ pub use self::merkle::{Hash, MerkleTree};
 pub use self::message::{Body, Message, Shard, Target, epoch_of};
 pub use self::step::{Outgoing, Step};
 use self::subset::Subset;
+pub use self::voice::{FrameId, Tag, Voice, frame_id, tag_of};
 use crate::keygen::CoinKeys;
+use crate::protection::Protection;
 use crate::{MAX_NODES, NodeId};
 
 /// What an engine is made from. `max_proposal` and `window` are the same on every guardian.
@@ -44,13 +47,34 @@ pub struct EngineConfig {
     pub max_proposal: usize,
     /// How many epochs, from the first that isn't committed, take messages.
     pub window: u64,
+    /// Leaves protections out, to see that tests notice.
+    #[cfg(feature = "testing")]
+    pub without: &'static [Protection],
 }
 
 impl EngineConfig {
     /// A configuration with the default limits: 1 MiB a proposal, four epochs at a time.
     #[must_use]
     pub const fn new(me: NodeId, n: u16, keys: CoinKeys) -> Self {
-        Self { me, n, keys, max_proposal: 1 << 20, window: 4 }
+        Self {
+            me,
+            n,
+            keys,
+            max_proposal: 1 << 20,
+            window: 4,
+            #[cfg(feature = "testing")]
+            without: &[],
+        }
+    }
+
+    /// Whether a protection is on: always, outside of tests.
+    #[must_use]
+    pub fn keeps(&self, protection: Protection) -> bool {
+        #[cfg(feature = "testing")]
+        let without = self.without;
+        #[cfg(not(feature = "testing"))]
+        let without: &[Protection] = &[];
+        !without.contains(&protection)
     }
 
     /// The largest frame that an honest peer sends.
@@ -120,7 +144,16 @@ impl Engine {
             return Err(EngineError::BadSize { me, n });
         }
         let network = config.keys.network(me, n).ok_or(EngineError::WrongKeys)?;
-        let context = Context { me, n, max_proposal: config.max_proposal, coding: Coding::new(n), network };
+        let context = Context {
+            me,
+            n,
+            max_proposal: config.max_proposal,
+            coding: Coding::new(n),
+            network,
+            voice: Voice::of(&config.keys, me),
+            one_proposal: config.keeps(Protection::NoSecondProposal),
+            re_encode: config.keeps(Protection::ReEncoding),
+        };
         Ok(Self {
             context: Arc::new(context),
             max_frame: config.max_frame(),
@@ -156,7 +189,7 @@ impl Engine {
     pub fn proposed(&self, epoch: u64) -> bool {
         self.is_silent(epoch)
             || epoch < self.next_output
-            || self.epochs.get(&epoch).is_some_and(Subset::proposed)
+            || (self.context.one_proposal && self.epochs.get(&epoch).is_some_and(Subset::proposed))
     }
 
     /// Proposes `value` in `epoch`. A second proposal in an epoch is ignored, and so is one outside of the window.

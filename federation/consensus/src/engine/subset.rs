@@ -72,7 +72,7 @@ impl Subset {
 
     /// Starts the broadcast of this guardian's proposal; a second one is ignored.
     pub fn propose(&mut self, value: &[u8], step: &mut Step) {
-        if self.proposed {
+        if self.proposed && self.context.one_proposal {
             return;
         }
         self.proposed = true;
@@ -162,7 +162,7 @@ impl Subset {
         step.faults.extend(out.faults);
         for (target, body) in out.messages {
             if self.context.n > 1 || target != Target::All {
-                let frame = Message { epoch: self.epoch, proposer, body }.encode();
+                let frame = Message { epoch: self.epoch, proposer, body }.encode_as(&self.context.voice);
                 step.messages.push(Outgoing { target, epoch: self.epoch, frame });
             }
         }

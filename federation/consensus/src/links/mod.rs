@@ -18,6 +18,8 @@ mod codec;
 mod dialer;
 mod identity;
 mod peer;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -37,12 +39,10 @@ use crate::NodeId;
 pub const CHANNEL_SETUP: u8 = 0;
 /// The engine's frames.
 pub const CHANNEL_CONSENSUS: u8 = 1;
-/// Small statements about a guardian's state.
-pub const CHANNEL_CONTROL: u8 = 2;
 /// Requests for past epochs.
-pub const CHANNEL_HISTORY_REQUEST: u8 = 3;
+pub const CHANNEL_HISTORY_REQUEST: u8 = 2;
 /// Answers to them.
-pub const CHANNEL_HISTORY_ANSWER: u8 = 4;
+pub const CHANNEL_HISTORY_ANSWER: u8 = 3;
 /// How many channels there are; the rest is free for later.
 pub(crate) const CHANNELS: usize = 8;
 /// Frames waiting for one consumer before its senders are slowed down.
@@ -274,6 +274,13 @@ impl Links {
         }
         let outgoing = self.shared.outgoing.get(&to).ok_or(LinkError::UnknownPeer(to))?;
         if outgoing.push(channel, frame, config.max_queued) { Ok(()) } else { Err(LinkError::Full(to)) }
+    }
+
+    /// The peers that our connection to is up, each with how often it has come up.
+    #[must_use]
+    pub fn connections(&self) -> BTreeMap<NodeId, u64> {
+        let connection = |(peer, outgoing): (&NodeId, &Arc<Outgoing>)| Some((*peer, outgoing.connection()?));
+        self.shared.outgoing.iter().filter_map(connection).collect()
     }
 
     /// Every peer's link.

@@ -1,113 +1,168 @@
-//! Which past epochs to ask whom for, and when to believe the answers.
+//! Which past epochs to ask whom for.
 //!
-//! A guardian is behind when f + 1 others say that they have committed an epoch that it hasn't output. It asks
-//! all of them, one for the bytes and the rest for hashes, and takes what f + 1 of them agree on: at least one of those
-//! is honest.
+//! A guardian that hears of an epoch beyond its own asks for what lies between. An answer proves itself: f + 1
+//! signatures of the header, and the header's root of the contributions. So one peer is enough, several are asked side
+//! by side for different epochs, and what has come stays whoever is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use super::history::{MAX_COUNT, Request};
+use crate::header::Signatures;
+use crate::{Batch, Header, NodeId};
 
-use super::history::{Answer, MAX_COUNT, Request};
-use crate::{Batch, NodeId};
-
-/// Ticks without progress before one asks at all, when only one epoch behind: mostly it is under way.
+/// Ticks without progress before one asks at all, when only just behind: mostly it is under way.
 const PATIENCE: u32 = 2;
-/// Ticks without progress before others are asked.
+/// So many epochs behind one asks at once: an engine can't be that far behind its peers in normal running.
+const FAR: u64 = 4;
+/// Ticks without an answer before others are asked.
 const RETRY: u32 = 8;
+/// Epochs that may be fetched ahead of what was handed on.
+const AHEAD: u64 = 256;
+/// Bytes that may be.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A proven epoch.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub header: Header,
+    pub signatures: Signatures,
+    pub batch: Batch,
+    size: usize,
+}
+
+#[derive(Debug)]
+struct Asked {
+    first: u64,
+    end: u64,
+    ticks: u32,
+}
 
 /// The state of catching up.
 #[derive(Debug, Default)]
 pub(super) struct Catchup {
     idle_ticks: u32,
-    asked: Option<Asked>,
-    /// Rotates the peer that is asked for bytes.
-    turn: usize,
-    hashes: BTreeMap<u64, BTreeMap<NodeId, [u8; 32]>>,
-    bodies: BTreeMap<u64, Bytes>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    end: u64,
-    from: NodeId,
-    ticks: u32,
+    asked: BTreeMap<NodeId, Asked>,
+    /// Peers that didn't answer, or wrongly; forgiven when nobody else is left.
+    shunned: BTreeSet<NodeId>,
+    /// Where peers' histories begin, if beyond what was asked for.
+    pruned: BTreeMap<NodeId, u64>,
+    proven: BTreeMap<u64, Proven>,
+    bytes: usize,
 }
 
 impl Catchup {
-    pub const fn active(&self) -> bool {
-        self.asked.is_some()
+    pub fn active(&self) -> bool {
+        !self.asked.is_empty() || !self.proven.is_empty()
+    }
+
+    pub fn size(&self) -> usize {
+        self.proven.len()
     }
 
     /// The next epoch to be output has become `next`.
     pub fn progress(&mut self, next: u64) {
         self.idle_ticks = 0;
-        self.hashes = self.hashes.split_off(&next);
-        self.bodies = self.bodies.split_off(&next);
-        match &mut self.asked {
-            Some(asked) if next < asked.end => asked.ticks = 0,
-            _ => self.asked = None,
-        }
+        self.pruned.retain(|_, first| *first > next);
+        self.proven = self.proven.split_off(&next);
+        self.bytes = self.proven.values().map(|proven| proven.size).sum();
+        self.asked.retain(|_, asked| asked.end > next);
     }
 
-    pub const fn tick(&mut self) {
+    pub fn tick(&mut self) {
         self.idle_ticks = self.idle_ticks.saturating_add(1);
-        if let Some(asked) = &mut self.asked {
+        for asked in self.asked.values_mut() {
             asked.ticks += 1;
         }
+        let late = self.asked.iter().filter(|(_, asked)| asked.ticks >= RETRY).map(|(peer, _)| *peer);
+        let late: Vec<NodeId> = late.collect();
+        for peer in late {
+            self.shun(peer);
+        }
     }
 
-    /// Whom to ask for what now. `ahead` are the peers that have committed epoch `next`, with their own next epoch.
-    pub fn requests(&mut self, next: u64, ahead: &[(NodeId, u64)], faulty: usize) -> Vec<(NodeId, Request)> {
-        if self.asked.as_ref().is_some_and(|asked| asked.ticks < RETRY) {
-            return Vec::new();
-        }
-        let mut ends: Vec<u64> = ahead.iter().map(|(_, end)| *end).collect();
-        ends.sort_unstable_by(|a, b| b.cmp(a));
-        // f + 1 have got this far.
-        let Some(end) = ends.get(faulty).copied() else {
-            self.asked = None;
-            return Vec::new();
-        };
-        if end <= next + 1 && self.idle_ticks < PATIENCE {
-            return Vec::new();
-        }
-        self.turn = self.turn.wrapping_add(1);
-        let Some((source, _)) = ahead.get(self.turn % ahead.len().max(1)).copied() else { return Vec::new() };
-        let count = u8::try_from(end - next).unwrap_or(MAX_COUNT).min(MAX_COUNT);
-        self.asked = Some(Asked { end: next + u64::from(count), from: source, ticks: 0 });
-        ahead
-            .iter()
-            .map(|(peer, _)| (*peer, Request { first: next, count, bodies: *peer == source }))
-            .collect()
+    /// This peer was asked in vain.
+    pub fn shun(&mut self, peer: NodeId) {
+        self.asked.remove(&peer);
+        self.shunned.insert(peer);
     }
 
-    /// Takes an answer. `false`: it contradicts itself.
-    pub fn answer(&mut self, from: NodeId, next: u64, answer: Answer) -> bool {
-        let Some(asked) = &self.asked else { return true };
-        if answer.epoch < next || answer.epoch >= asked.end {
-            return true;
+    /// Whom to ask for what now. `ahead` are the connected peers that have committed epoch `next`, with their own next epoch.
+    pub fn requests(&mut self, next: u64, ahead: &[(NodeId, u64)]) -> Vec<(NodeId, Request)> {
+        let patient = self.idle_ticks < PATIENCE;
+        let ahead: Vec<_> =
+            ahead.iter().filter(|(_, end)| !patient || *end >= next.saturating_add(FAR)).collect();
+        if ahead.iter().all(|(peer, _)| self.shunned.contains(peer)) {
+            self.shunned.clear();
         }
-        self.hashes.entry(answer.epoch).or_default().insert(from, answer.hash);
-        if let Some(body) = answer.body {
-            if Batch::hash(&body) != answer.hash {
-                return false;
+        let mut requests = Vec::new();
+        for (peer, their_end) in &ahead {
+            if self.asked.contains_key(peer) || self.shunned.contains(peer) || self.bytes >= MAX_BYTES {
+                continue;
             }
-            if from == asked.from {
-                self.bodies.insert(answer.epoch, body);
-            }
+            let Some(first) = self.first_gap(next, (*their_end).min(next.saturating_add(AHEAD))) else {
+                continue;
+            };
+            let count = u8::try_from(*their_end - first).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            let end = first + u64::from(count);
+            self.asked.insert(*peer, Asked { first, end, ticks: 0 });
+            requests.push((*peer, Request { first, count, batches: true }));
         }
-        true
+        requests
     }
 
-    /// The batch of epoch `next`, if enough peers agree on it.
-    pub fn take(&self, next: u64, faulty: usize) -> Option<Batch> {
-        let body = self.bodies.get(&next)?;
-        let hash = Batch::hash(body);
-        let agreeing = self.hashes.get(&next)?.values().filter(|other| **other == hash).count();
-        if agreeing <= faulty {
+    /// The first epoch that is neither here nor asked for.
+    fn first_gap(&self, next: u64, end: u64) -> Option<u64> {
+        let mut epoch = next;
+        while epoch < end {
+            if self.proven.contains_key(&epoch) {
+                epoch += 1;
+            } else if let Some(asked) =
+                self.asked.values().find(|asked| asked.first <= epoch && epoch < asked.end)
+            {
+                epoch = asked.end;
+            } else {
+                return Some(epoch);
+            }
+        }
+        None
+    }
+
+    /// Whether this peer was asked for `epoch`.
+    pub fn expects(&self, from: NodeId, epoch: u64) -> bool {
+        self.asked.get(&from).is_some_and(|asked| asked.first <= epoch && epoch < asked.end)
+    }
+
+    /// A proven epoch has come.
+    pub fn arrived(&mut self, from: NodeId, header: Header, signatures: Signatures, batch: Batch) {
+        let size = batch.contributions.values().map(bytes::Bytes::len).sum::<usize>() + 1024;
+        self.shunned.remove(&from);
+        if let Some(asked) = self.asked.get_mut(&from) {
+            asked.ticks = 0;
+            if header.epoch + 1 >= asked.end {
+                self.asked.remove(&from);
+            }
+        }
+        let epoch = header.epoch;
+        if let Some(before) = self.proven.insert(epoch, Proven { header, signatures, batch, size }) {
+            self.bytes -= before.size;
+        }
+        self.bytes += size;
+    }
+
+    /// A peer's history begins at `first` only. Returns the epoch to begin at when `enough` peers say so of `next`.
+    pub fn begins_at(&mut self, from: NodeId, next: u64, first: u64, enough: usize) -> Option<u64> {
+        self.shun(from);
+        if first <= next {
             return None;
         }
-        Batch::decode(body.clone()).ok().filter(|batch| batch.epoch == next)
+        self.pruned.insert(from, first);
+        (self.pruned.len() >= enough).then(|| self.pruned.values().min().copied()).flatten()
+    }
+
+    /// Epoch `next`, if it has come.
+    pub fn take(&mut self, next: u64) -> Option<Proven> {
+        let proven = self.proven.remove(&next)?;
+        self.bytes -= proven.size;
+        Some(proven)
     }
 }

@@ -1,23 +1,28 @@
-//! The thread that owns engine and journal.
+//! The state machine of a running guardian: engine, journal, what peers are owed, what they said. No I/O but the
+//! journal's; whoever drives it brings the inputs and passes on the outcome.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::catchup::Catchup;
-use super::control::{ASK_HEARD, Control};
-use super::history::Answer;
-use super::outbox::Outbox;
+use super::finality::{Finality, News};
+use super::history::{Answer, MAX_COUNT, Request, Tail};
+use super::network::Network;
+use super::peer::Peer;
+use super::speech::Speech;
+use super::statement::{Heard, Statement, is_statement};
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
-use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, epoch_of};
+use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, Voice, epoch_of, frame_id, tag_of};
+use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
-use crate::links::{CHANNEL_CONSENSUS, CHANNEL_CONTROL, CHANNEL_HISTORY_REQUEST, LinkEvent, Links, lock};
+use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
+use crate::protection::Protection;
 use crate::{Batch, NodeId, max_faulty};
 
-/// Inputs handled with one flush of the journal.
+/// Inputs that may wait for a flush of the journal.
 const GROUP: usize = 512;
 /// Epochs handed to the main loop and not committed yet, while catching up.
 const AHEAD: u64 = 32;
@@ -25,40 +30,52 @@ const AHEAD: u64 = 32;
 const KEEP: u64 = 16;
 /// Past epochs that still answer at all.
 const KEEP_MOST: u64 = 256;
+/// Ticks between two questions for missing signatures.
+const REPAIR: u32 = 8;
+/// Ticks between two questions what was heard, to a peer that doesn't answer.
+const ASK_AGAIN: u32 = 20;
 
-/// What the thread is told.
+/// What the core is told.
 #[derive(Debug)]
-pub(super) enum Input {
+pub enum Input {
+    /// From the channel of the engine's frames.
     Frame(LinkEvent),
-    Control(LinkEvent),
+    /// From the channel of past epochs.
     Answer(LinkEvent),
+    /// This guardian's proposal.
     Propose {
+        /// The epoch.
         epoch: u64,
+        /// The bytes.
         value: Bytes,
     },
-    /// Epochs below are committed.
-    Committed(u64),
+    /// This epoch, and all before it, are committed.
+    Committed(Header),
+    /// Some time has gone by.
     Tick,
-    Stop,
 }
 
-#[derive(Debug, Default)]
-struct Peer {
-    outbox: Outbox,
-    /// The first epoch of which nothing of this peer was heard.
-    heard: u64,
-    /// What it was last told, and over which connection.
-    told: Option<(u64, u64)>,
-    /// Over which connection it was asked what it has heard, and its answer.
-    asked: Option<u64>,
-    answered: Option<u64>,
+/// How much the core holds, for tests of its bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of frames kept for peers.
+    pub outbox_bytes: usize,
+    /// Frames of others and own ones that are remembered by hash.
+    pub remembered: usize,
+    /// Signatures.
+    pub signatures: usize,
+    /// Past epochs fetched and not handed on.
+    pub fetched: usize,
+    /// Inputs waiting for a flush.
+    pub pending: usize,
 }
 
-pub(super) struct Core {
+/// A guardian's consensus without threads and sockets.
+pub struct Core<N> {
     config: EngineConfig,
-    links: Links,
+    network: N,
     journal: Box<dyn Journal>,
-    events: mpsc::UnboundedSender<ConsensusEvent>,
+    voice: Voice,
     status: Arc<Mutex<ConsensusStatus>>,
     engine: Engine,
     peers: BTreeMap<NodeId, Peer>,
@@ -66,71 +83,108 @@ pub(super) struct Core {
     emitted: u64,
     /// The next epoch to be committed by it.
     committed: u64,
-    /// `None`: still asking (amnesia rule).
-    speaks_from: Option<u64>,
-    /// A proposal that came while asking.
+    speech: Speech,
+    /// The first epoch in which this guardian may speak.
+    speaks_from: u64,
+    /// A proposal that came before that was known.
     waiting: Option<(u64, Bytes)>,
     catchup: Catchup,
+    finality: Finality,
     faults: BTreeMap<NodeId, BTreeMap<FaultKind, u64>>,
+    /// Inputs that nothing has followed from yet, and the frames to acknowledge with them.
+    records: Vec<Record>,
+    steps: Vec<Step>,
+    unaccepted: Vec<LinkEvent>,
+    events: Vec<ConsensusEvent>,
+    ticks: u32,
+    told_pruned: bool,
 }
 
-impl Core {
+impl<N: Network> Core<N> {
+    /// A guardian that goes on where `tail` ends, with what `journal` has.
+    ///
+    /// # Errors
+    /// [`ConsensusError`].
     pub fn new(
         config: EngineConfig,
-        links: Links,
+        network: N,
         mut journal: Box<dyn Journal>,
-        next_epoch: u64,
-        events: mpsc::UnboundedSender<ConsensusEvent>,
-        status: Arc<Mutex<ConsensusStatus>>,
+        tail: &Tail,
+        keys: Arc<dyn HeaderKeys>,
     ) -> Result<Self, ConsensusError> {
-        let mut speaks_from = journal.speaks_from()?;
-        if speaks_from.is_none() && config.n == 1 {
-            // Nobody else has heard anything.
-            journal.set_speaks_from(next_epoch)?;
-            speaks_from = Some(next_epoch);
+        let speaks_from = journal.speaks_from()?.unwrap_or(0);
+        // Alone, nobody else has heard anything.
+        let asks = config.n > 1 && config.keeps(Protection::AmnesiaRule);
+        let voice = Voice::of(&config.keys, config.me);
+        let mut finality = Finality::new(config.me, config.n, keys, tail.diverged);
+        for (header, signatures) in &tail.headers {
+            finality.load(header, signatures);
         }
-        let engine = Engine::new(&config, next_epoch)?;
-        let peers = links.peers().map(|peer| (peer, Peer::default())).collect();
         let mut core = Self {
+            engine: Engine::new(&config, tail.next_epoch)?,
+            peers: (0..config.n).filter(|id| *id != config.me).map(|id| (id, Peer::default())).collect(),
             config,
-            links,
+            network,
             journal,
-            events,
-            status,
-            engine,
-            peers,
-            emitted: next_epoch,
-            committed: next_epoch,
+            voice,
+            status: Arc::default(),
+            emitted: tail.next_epoch,
+            committed: tail.next_epoch,
+            speech: if asks { Speech::default() } else { Speech::settled() },
             speaks_from,
             waiting: None,
             catchup: Catchup::default(),
+            finality,
             faults: BTreeMap::new(),
+            records: Vec::new(),
+            steps: Vec::new(),
+            unaccepted: Vec::new(),
+            events: Vec::new(),
+            ticks: 0,
+            told_pruned: false,
         };
         core.rebuild()?;
         core.publish();
         Ok(core)
     }
 
-    /// Makes the engine anew from the journal: at the start, and when it is known from where on it may speak.
+    /// What an operator sees; kept up to date by each round.
+    #[must_use]
+    pub fn status(&self) -> Arc<Mutex<ConsensusStatus>> {
+        Arc::clone(&self.status)
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            outbox_bytes: self.peers.values().map(|peer| peer.outbox.bytes()).sum(),
+            remembered: self.speech.size() + self.peers.values().map(Peer::remembered).sum::<usize>(),
+            signatures: self.finality.size(),
+            fetched: self.catchup.size(),
+            pending: self.records.len().max(self.unaccepted.len()),
+        }
+    }
+
+    /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
+        // What was handled and not passed on yet comes again.
+        self.steps.clear();
         let records = self.journal.replay()?;
         let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
-        match self.speaks_from {
-            None => engine.stay_silent(u64::MAX),
-            Some(0) => {}
-            Some(epoch) => engine.stay_silent(epoch - 1),
+        if let Some(last) = self.speaks_from.checked_sub(1) {
+            engine.stay_silent(last);
         }
         engine.open_window(self.committed);
         self.engine = engine;
-        for peer in self.peers.values_mut() {
-            peer.outbox.clear();
-        }
+        self.speech.replayed();
+        self.peers.values_mut().for_each(Peer::replayed);
         for record in records {
             let step = match record {
                 Record::Proposal { epoch, value } => self.engine.propose(epoch, &value)?,
                 Record::Frame { epoch, from, frame } => {
-                    self.hear(from, epoch);
+                    self.hear(from, epoch, &frame);
                     self.engine.handle(from, frame)
                 }
             };
@@ -145,131 +199,202 @@ impl Core {
         Ok(())
     }
 
-    pub fn run(mut self, mut queue: mpsc::Receiver<Input>) {
-        let result = self.drive(&mut queue);
-        if let Err(error) = result {
-            tracing::error!(%error, "consensus stops");
-            let _ = self.events.send(ConsensusEvent::Failed(error.to_string()));
+    /// Handles a group of inputs, with at most one flush of the journal, and returns what the main loop is told.
+    ///
+    /// # Errors
+    /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
+    pub fn round(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
+        let mut tick = false;
+        for input in inputs {
+            match input {
+                Input::Frame(event) => {
+                    self.on_frame(&event)?;
+                    if self.config.keeps(Protection::AcknowledgeWhenDurable) {
+                        self.unaccepted.push(event);
+                    } else {
+                        event.accept();
+                    }
+                }
+                Input::Answer(event) => self.on_answer(&event),
+                Input::Propose { epoch, value } => self.on_propose(epoch, value)?,
+                Input::Committed(header) => {
+                    self.committed = self.committed.max(header.epoch.saturating_add(1));
+                    let news = self.finality.committed(&header);
+                    self.tell(news);
+                    let step = self.engine.committed(self.committed);
+                    self.steps.push(step);
+                }
+                Input::Tick => tick = true,
+            }
         }
-        // The journal is closed before anyone can see that the thread has ended.
-        drop(self);
-        drop(queue);
+        // Inputs that nothing follows from can wait for those that something does.
+        let speaks = self.steps.iter().any(|step| !step.messages.is_empty());
+        let durable_first = self.config.keeps(Protection::JournalBeforeSend);
+        if durable_first && (speaks || tick || self.unaccepted.len() >= GROUP) {
+            self.flush()?;
+        }
+        for step in std::mem::take(&mut self.steps) {
+            self.output(step);
+        }
+        if tick {
+            self.on_tick();
+        }
+        self.catch_up()?;
+        self.prune()?;
+        self.say();
+        if !durable_first {
+            self.flush()?;
+        }
+        self.publish();
+        Ok(std::mem::take(&mut self.events))
     }
 
-    fn drive(&mut self, queue: &mut mpsc::Receiver<Input>) -> Result<(), ConsensusError> {
-        while let Some(first) = queue.blocking_recv() {
-            let mut records = Vec::new();
-            let mut accepted = Vec::new();
-            let mut steps = Vec::new();
-            let mut input = Some(first);
-            let mut stop = false;
-            let mut tick = false;
-            while let Some(current) = input.take() {
-                match current {
-                    Input::Frame(event) => {
-                        steps.push(self.on_frame(&event, &mut records));
-                        accepted.push(event);
-                    }
-                    Input::Propose { epoch, value } => {
-                        steps.extend(self.on_propose(epoch, value, &mut records)?)
-                    }
-                    Input::Committed(epoch) => {
-                        self.committed = self.committed.max(epoch);
-                        steps.push(self.engine.committed(self.committed));
-                    }
-                    Input::Control(event) => self.on_control(&event),
-                    Input::Answer(event) => self.on_answer(&event),
-                    Input::Tick => tick = true,
-                    Input::Stop => stop = true,
-                }
-                if accepted.len() < GROUP && !stop {
-                    input = queue.try_recv().ok();
-                }
-            }
-            if !records.is_empty() {
-                self.journal.append(&records)?;
-            }
-            // Durable: from here on others may know.
-            for event in accepted {
-                event.accept();
-            }
-            for step in steps {
-                self.output(step);
-            }
-            if stop {
-                return Ok(());
-            }
-            if tick {
-                self.on_tick()?;
-            }
-            self.catch_up();
-            self.prune()?;
-            self.announce();
-            for (peer, state) in &mut self.peers {
-                state.outbox.flush(&self.links, *peer, self.config.window);
-            }
-            self.publish();
+    /// Makes what was handled durable; from then on others may know.
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.records.is_empty() {
+            self.journal.append(&std::mem::take(&mut self.records))?;
+        }
+        for event in self.unaccepted.drain(..) {
+            event.accept();
         }
         Ok(())
     }
 
-    fn on_frame(&mut self, event: &LinkEvent, records: &mut Vec<Record>) -> Step {
-        if event.frame == ASK_HEARD {
-            // Of forgotten epochs, anything may have been heard.
-            let heard = self.peers.get(&event.from).map_or(0, |peer| peer.heard).max(self.engine.base());
-            let answer = Control::Heard(heard).encode();
-            let _ = self.links.send(event.from, CHANNEL_CONTROL, answer);
-            return Step::default();
+    fn on_frame(&mut self, event: &LinkEvent) -> Result<(), ConsensusError> {
+        if is_statement(&event.frame) {
+            return self.on_statement(event);
         }
         let step = self.engine.handle(event.from, event.frame.clone());
         if step.changed
             && let Some(epoch) = epoch_of(&event.frame)
         {
-            self.hear(event.from, epoch);
-            records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
+            self.hear(event.from, epoch, &event.frame);
+            self.records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
         }
-        step
+        self.steps.push(step);
+        Ok(())
     }
 
-    fn hear(&mut self, from: NodeId, epoch: u64) {
+    fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.heard = peer.heard.max(epoch.saturating_add(1));
+            peer.hear(epoch, frame_id(frame), tag_of(frame));
         }
     }
 
-    fn on_propose(
-        &mut self,
-        epoch: u64,
-        value: Bytes,
-        records: &mut Vec<Record>,
-    ) -> Result<Option<Step>, ConsensusError> {
-        if self.speaks_from.is_none() {
+    fn on_statement(&mut self, event: &LinkEvent) -> Result<(), ConsensusError> {
+        let from = event.from;
+        let base = self.engine.base();
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        match Statement::decode(event.frame.clone()) {
+            Ok(Statement::Next(epoch)) => peer.outbox.announce(epoch),
+            Ok(Statement::Signed(signed)) => {
+                let news = self.finality.said(from, &signed);
+                self.tell(news);
+            }
+            // Once a tick, whoever asks how often.
+            Ok(Statement::Ask) if peer.answered_at == Some(self.ticks) => {}
+            Ok(Statement::Ask) => {
+                peer.answered_at = Some(self.ticks);
+                let answer = Statement::Heard(peer.heard(base, self.finality.last_proof())).encode();
+                self.network.send(from, CHANNEL_CONSENSUS, answer);
+            }
+            // One answer a question.
+            Ok(Statement::Heard(_)) if peer.asked.is_none() || self.speech.has_answered(from) => {}
+            Ok(Statement::Heard(heard)) => self.on_heard(from, &heard)?,
+            Err(_) => self.fault(from, FaultKind::Malformed),
+        }
+        Ok(())
+    }
+
+    /// A peer's answer about what it has heard of this guardian.
+    fn on_heard(&mut self, from: NodeId, heard: &Heard) -> Result<(), ConsensusError> {
+        let finality = &self.finality;
+        let from_epoch = self.speech.answer(from, heard, self.engine.base(), &self.voice, |header, by| {
+            finality.final_signatures(header.epoch, &header.hash(), by).is_some()
+        });
+        if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
+            // Of committed epochs the journal is shortened all the time: nothing to worry about.
+            if from_epoch > self.committed {
+                tracing::warn!(
+                    epoch = from_epoch,
+                    peer = from,
+                    "this guardian's journal lacks what it has said: it keeps silent in all epochs before this one"
+                );
+            }
+            self.journal.set_speaks_from(from_epoch)?;
+            self.speaks_from = from_epoch;
+            self.flush()?;
+            self.rebuild()?;
+        }
+        let needed = (self.config.n - max_faulty(self.config.n)) as usize;
+        if self.speech.settle(needed)
+            && let Some((epoch, value)) = self.waiting.take()
+        {
+            self.on_propose(epoch, value)?;
+        }
+        Ok(())
+    }
+
+    fn on_propose(&mut self, epoch: u64, value: Bytes) -> Result<(), ConsensusError> {
+        if !self.speech.is_settled() {
             self.waiting = Some((epoch, value));
-            return Ok(None);
+            return Ok(());
         }
         let step = self.engine.propose(epoch, &value)?;
         if step.changed {
-            records.push(Record::Proposal { epoch, value });
+            self.records.push(Record::Proposal { epoch, value });
         }
-        Ok(Some(step))
-    }
-
-    fn on_control(&mut self, event: &LinkEvent) {
-        event.accept();
-        let Some(peer) = self.peers.get_mut(&event.from) else { return };
-        match Control::decode(event.frame.clone()) {
-            Ok(Control::Next(epoch)) => peer.outbox.announce(epoch),
-            Ok(Control::Heard(epoch)) => peer.answered = Some(epoch),
-            Err(_) => self.fault(event.from, FaultKind::Malformed),
-        }
+        self.steps.push(step);
+        Ok(())
     }
 
     fn on_answer(&mut self, event: &LinkEvent) {
         event.accept();
-        let consistent = Answer::decode(event.frame.clone())
-            .is_ok_and(|answer| self.catchup.answer(event.from, self.emitted, answer));
-        if !consistent {
-            self.fault(event.from, FaultKind::BadHistory);
+        let from = event.from;
+        match Answer::decode(event.frame.clone()) {
+            Ok(Answer::Epoch { header, signatures, batch: None }) => {
+                // As many as were asked for.
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                let Some(left) = peer.signatures_asked.checked_sub(1) else { return };
+                peer.signatures_asked = left;
+                let news = self.finality.handed_on(header.epoch, header.hash(), &signatures);
+                self.tell(news);
+            }
+            Ok(Answer::Epoch { header, signatures, batch: Some(batch) }) => {
+                if !self.catchup.expects(from, header.epoch) {
+                    return;
+                }
+                // Not final yet, as far as this peer knows: no fault, but somebody else may know more.
+                let hash = header.hash();
+                let Some(signatures) = self.finality.final_signatures(header.epoch, &hash, &signatures)
+                else {
+                    return self.catchup.shun(from);
+                };
+                match Batch::decode(batch) {
+                    Ok(batch) if batch.epoch == header.epoch && batch.items_root() == header.items => {
+                        self.catchup.arrived(from, header, signatures, batch);
+                    }
+                    _ => {
+                        self.catchup.shun(from);
+                        self.fault(from, FaultKind::BadHistory);
+                    }
+                }
+            }
+            Ok(Answer::BeginsAt(first)) => {
+                let enough = max_faulty(self.config.n) as usize + 1;
+                let begins = self.catchup.begins_at(from, self.emitted, first, enough);
+                if let Some(first) = begins.filter(|_| !self.told_pruned) {
+                    self.told_pruned = true;
+                    self.events.push(ConsensusEvent::HistoryPruned { first });
+                }
+            }
+            Err(_) => {
+                self.catchup.shun(from);
+                self.fault(from, FaultKind::BadHistory);
+            }
         }
     }
 
@@ -278,50 +403,51 @@ impl Core {
         *self.faults.entry(node).or_default().entry(kind).or_default() += 1;
     }
 
-    fn on_tick(&mut self) -> Result<(), ConsensusError> {
-        self.catchup.tick();
-        if self.speaks_from.is_none() {
-            self.ask_what_was_heard()?;
-        }
-        Ok(())
+    fn tell(&mut self, news: Vec<News>) {
+        self.events.extend(news.into_iter().map(|news| match news {
+            News::Signatures { epoch, signatures } => ConsensusEvent::Signatures { epoch, signatures },
+            News::Diverged { epoch, own, others } => {
+                tracing::error!(
+                    epoch,
+                    "this guardian's state differs from the others': it signs nothing more"
+                );
+                ConsensusEvent::Diverged { epoch, own, others }
+            }
+        }));
     }
 
-    /// The amnesia rule: n - f guardians, this one included, say how far they have heard it.
-    fn ask_what_was_heard(&mut self) -> Result<(), ConsensusError> {
-        let links = self.links.status();
-        for (id, peer) in &mut self.peers {
-            let connects = links.get(id).filter(|link| link.connected).map(|link| link.connects);
-            let ask = peer.answered.is_none() && connects.is_some() && peer.asked != connects;
-            if ask && self.links.send(*id, CHANNEL_CONSENSUS, ASK_HEARD).is_ok() {
-                peer.asked = connects;
+    fn on_tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.catchup.tick();
+        let connections = self.network.connections();
+        for (id, connects) in &connections {
+            let Some(peer) = self.peers.get_mut(id) else { continue };
+            let again = self.ticks.is_multiple_of(ASK_AGAIN);
+            if !self.speech.has_answered(*id)
+                && (peer.asked != Some(*connects) || again)
+                && self.network.send(*id, CHANNEL_CONSENSUS, Statement::Ask.encode())
+            {
+                peer.asked = Some(*connects);
             }
         }
-        let answers: Vec<u64> = self.peers.values().filter_map(|peer| peer.answered).collect();
-        if answers.len() + 1 < (self.config.n - max_faulty(self.config.n)) as usize {
-            return Ok(());
+        let lacking = self.finality.lacking().filter(|_| self.ticks.is_multiple_of(REPAIR));
+        if let Some((first, count)) = lacking {
+            let count = u8::try_from(count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            let request = Request { first, count, batches: false }.encode();
+            for id in connections.keys() {
+                if let Some(peer) = self.peers.get_mut(id)
+                    && self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone())
+                {
+                    peer.signatures_asked = MAX_COUNT;
+                }
+            }
         }
-        let epoch = answers.into_iter().max().unwrap_or(0);
-        if epoch > 0 {
-            tracing::warn!(
-                epoch,
-                "this guardian's journal is new: it keeps silent in all epochs before this one"
-            );
-        }
-        self.journal.set_speaks_from(epoch)?;
-        self.speaks_from = Some(epoch);
-        self.rebuild()?;
-        if let Some((epoch, value)) = self.waiting.take() {
-            let mut records = Vec::new();
-            let step = self.on_propose(epoch, value, &mut records)?;
-            self.journal.append(&records)?;
-            step.into_iter().for_each(|step| self.output(step));
-        }
-        Ok(())
     }
 
     /// Passes on what is durable.
     fn output(&mut self, step: Step) {
         for message in step.messages {
+            self.speech.say(message.epoch, &message.frame);
             for (id, peer) in &mut self.peers {
                 if message.target == Target::All || message.target == Target::Node(*id) {
                     peer.outbox.push(message.epoch, message.frame.clone());
@@ -335,7 +461,7 @@ impl Core {
             self.emit(batch);
         }
         if let Some(epoch) = step.wants_proposal {
-            let _ = self.events.send(ConsensusEvent::ProposalWanted { epoch });
+            self.events.push(ConsensusEvent::ProposalWanted { epoch });
         }
     }
 
@@ -343,33 +469,37 @@ impl Core {
         if batch.epoch == self.emitted {
             self.emitted += 1;
             self.catchup.progress(self.emitted);
-            let _ = self.events.send(ConsensusEvent::Batch(batch));
+            self.events.push(ConsensusEvent::Batch(batch));
         }
     }
 
-    fn catch_up(&mut self) {
-        let faulty = max_faulty(self.config.n) as usize;
+    fn catch_up(&mut self) -> io::Result<()> {
         while self.emitted < self.committed + AHEAD {
-            let Some(batch) = self.catchup.take(self.emitted, faulty) else { break };
-            self.emit(batch);
+            let Some(proven) = self.catchup.take(self.emitted) else { break };
+            self.finality.proven(&proven.header, &proven.signatures);
+            self.emit(proven.batch);
             let step = self.engine.skip_to(self.emitted);
             self.output(step);
+            if !self.config.keeps(Protection::JournalledSkip) {
+                self.engine.prune(self.emitted);
+                self.journal.truncate(self.emitted)?;
+            }
         }
-        if self.emitted >= self.committed + AHEAD {
-            return;
-        }
-        let ahead: Vec<(NodeId, u64)> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| Some((*id, peer.outbox.next().filter(|next| *next > self.emitted)?)))
+        let next = |id| self.peers.get(id).and_then(|peer| peer.outbox.next());
+        let connections = self.network.connections();
+        let ahead: Vec<(NodeId, u64)> = connections
+            .keys()
+            .filter_map(|id| Some((*id, next(id).filter(|next| *next > self.emitted)?)))
             .collect();
-        for (peer, request) in self.catchup.requests(self.emitted, &ahead, faulty) {
-            let _ = self.links.send(peer, CHANNEL_HISTORY_REQUEST, request.encode());
+        for (peer, request) in self.catchup.requests(self.emitted, &ahead) {
+            self.network.send(peer, CHANNEL_HISTORY_REQUEST, request.encode());
         }
+        Ok(())
     }
 
     /// Forgets epochs that nobody needs this guardian for: all have them, or 2f + 1 have (then f + 1 honest ones
-    /// give them to the others as history) and they are old.
+    /// have signed them and give them to the others as history) and they are old. Never one that isn't committed: until then
+    /// its inputs are what keeps this guardian from contradicting itself after a crash.
     fn prune(&mut self) -> io::Result<()> {
         let mut next: Vec<u64> = self.peers.values().map(|peer| peer.outbox.next().unwrap_or(0)).collect();
         next.push(self.committed);
@@ -383,21 +513,31 @@ impl Core {
         if below > self.engine.base() {
             self.engine.prune(below);
             self.journal.truncate(below)?;
-            self.peers.values_mut().for_each(|peer| peer.outbox.prune(below));
+            self.speech.forget(below);
+            self.peers.values_mut().for_each(|peer| peer.forget(below));
         }
         Ok(())
     }
 
-    /// Tells every connected peer where this guardian is, once a change and connection.
-    fn announce(&mut self) {
-        let links = self.links.status();
-        for (id, peer) in &mut self.peers {
-            let Some(link) = links.get(id).filter(|link| link.connected) else { continue };
-            let news = (self.committed, link.connects);
-            if peer.told != Some(news)
-                && self.links.send(*id, CHANNEL_CONTROL, Control::Next(news.0).encode()).is_ok()
-            {
-                peer.told = Some(news);
+    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says.
+    fn say(&mut self) {
+        for (id, connects) in self.network.connections() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if peer.told != Some((self.committed, connects)) {
+                let signed: Vec<_> = match peer.told {
+                    Some((before, connection)) if connection == connects => {
+                        (before..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
+                    }
+                    _ => self.finality.own_signatures(),
+                };
+                let statements = signed.into_iter().map(Statement::Signed);
+                let mut all = statements.chain([Statement::Next(self.committed)]);
+                if all.all(|said| self.network.send(id, CHANNEL_CONSENSUS, said.encode())) {
+                    peer.told = Some((self.committed, connects));
+                }
+            }
+            if self.speech.is_settled() && peer.told == Some((self.committed, connects)) {
+                peer.outbox.flush(&self.network, id, self.config.window);
             }
         }
     }
@@ -406,8 +546,10 @@ impl Core {
         let mut status = lock(&self.status);
         status.next_epoch = self.committed;
         status.next_output = self.emitted;
-        status.speaks_from = self.speaks_from.unwrap_or(u64::MAX);
+        status.speaks_from = if self.speech.is_settled() { self.speaks_from } else { u64::MAX };
         status.catching_up = self.catchup.active();
+        status.last_final = self.finality.last_final();
+        status.diverged = self.finality.diverged();
         for (id, peer) in &self.peers {
             let shown = status.peers.entry(*id).or_default();
             shown.next_epoch = peer.outbox.next();

@@ -10,10 +10,18 @@
 //! in the batch of its epoch: what didn't get in goes into the next one.
 
 mod catchup;
-mod control;
+#[cfg(feature = "testing")]
+pub mod core;
+#[cfg(not(feature = "testing"))]
 mod core;
+mod finality;
 mod history;
+mod network;
 mod outbox;
+mod peer;
+mod speech;
+mod statement;
+mod thread;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,12 +32,14 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use self::core::{Core, Input};
-pub use self::history::History;
+pub use self::history::{History, Tail, answers};
+pub use self::network::Network;
+use self::thread::Command;
 use crate::engine::{EngineConfig, EngineError, FaultKind};
+use crate::header::{Header, HeaderKeys, Signatures};
 use crate::journal::Journal;
 use crate::links::{
-    CHANNEL_CONSENSUS, CHANNEL_CONTROL, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST, LinkStatus, Links,
-    lock,
+    CHANNEL_CONSENSUS, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST, LinkStatus, Links, lock,
 };
 use crate::{Batch, NodeId};
 
@@ -47,6 +57,30 @@ pub enum ConsensusEvent {
     },
     /// The next epoch's output, in order and without gaps.
     Batch(Batch),
+    /// Right signatures of the header of an epoch that this guardian has committed: told when f + 1 are there, which
+    /// makes it final, and again when n - f are.
+    Signatures {
+        /// The epoch.
+        epoch: u64,
+        /// The signatures.
+        signatures: Signatures,
+    },
+    /// f + 1 others have signed another header of this epoch than this guardian has committed: its state differs from theirs. From now
+    /// on it signs nothing. Told once.
+    Diverged {
+        /// The epoch.
+        epoch: u64,
+        /// The hash of the own header.
+        own: [u8; 32],
+        /// The hash of theirs.
+        others: [u8; 32],
+    },
+    /// The peers' histories begin at `first`, after the epoch that this guardian needs next: it needs a state snapshot. Told
+    /// once.
+    HistoryPruned {
+        /// The first epoch that can be had.
+        first: u64,
+    },
     /// Consensus has stopped for good; nothing follows. The guardian should stop, too.
     Failed(String),
 }
@@ -60,6 +94,9 @@ pub enum ConsensusError {
     /// The journal can't be read or written.
     #[error("the consensus journal can't be used: {0}")]
     Journal(#[from] io::Error),
+    /// The history can't be read.
+    #[error("the history of epochs can't be read: {0}")]
+    History(io::Error),
     /// The links are in use by another consensus, or belong to another guardian.
     #[error("these links are not free, or not this guardian's")]
     Links,
@@ -78,9 +115,13 @@ pub struct ConsensusStatus {
     pub next_epoch: u64,
     /// The next epoch to be output.
     pub next_output: u64,
-    /// Whether this guardian keeps silent because it can't know what it has said (amnesia rule): in
-    /// all epochs below this one; `u64::MAX` while it is still asking.
+    /// This guardian keeps silent in all epochs below, because it can't know what it has said in them (amnesia
+    /// rule); `u64::MAX` while it is still asking.
     pub speaks_from: u64,
+    /// The last epoch whose header f + 1 guardians have signed.
+    pub last_final: Option<u64>,
+    /// The epoch since which this guardian's state differs from the others'.
+    pub diverged: Option<u64>,
     /// Whether past epochs are being fetched from peers.
     pub catching_up: bool,
     /// The others.
@@ -101,7 +142,7 @@ pub struct PeerStatus {
 /// The way into a running consensus; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConsensusHandle {
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<Command>,
     status: Arc<Mutex<ConsensusStatus>>,
     links: Links,
     max_proposal: usize,
@@ -109,8 +150,8 @@ pub struct ConsensusHandle {
 
 /// Starts consensus where `history` ends.
 ///
-/// The journal and the history belong together: a wiped journal beside a history is recognised and leads to
-/// the amnesia rule, a journal of another guardian is not.
+/// The journal and the history belong together. A journal that lacks what this guardian has said is recognised by asking
+/// the others (amnesia rule); a journal of another guardian is not.
 ///
 /// # Errors
 /// [`ConsensusError`].
@@ -119,6 +160,7 @@ pub async fn start(
     links: Links,
     journal: Box<dyn Journal>,
     history: Arc<dyn History>,
+    keys: Arc<dyn HeaderKeys>,
 ) -> Result<(ConsensusHandle, mpsc::UnboundedReceiver<ConsensusEvent>), ConsensusError> {
     let peers = links.peers().filter(|peer| *peer < config.n && *peer != config.me).count();
     if links.me() != config.me || peers + 1 != config.n as usize {
@@ -130,23 +172,21 @@ pub async fn start(
     }
     let subscribe = |channel| links.subscribe(channel).ok_or(ConsensusError::Links);
     let frames = subscribe(CHANNEL_CONSENSUS)?;
-    let control = subscribe(CHANNEL_CONTROL)?;
     let answers = subscribe(CHANNEL_HISTORY_ANSWER)?;
     let requests = subscribe(CHANNEL_HISTORY_REQUEST)?;
 
     let (inputs, queue) = mpsc::channel(INPUTS);
     let (events, receiver) = mpsc::unbounded_channel();
-    let status = Arc::new(Mutex::new(ConsensusStatus::default()));
-    let next_epoch = history.next_epoch().await;
+    let tail = Tail::read(&*history).await.map_err(ConsensusError::History)?;
     let max_proposal = config.max_proposal;
-    let (core_links, core_status) = (links.clone(), Arc::clone(&status));
+    let (core_links, core_keys) = (links.clone(), Arc::clone(&keys));
     let (ready, started) = tokio::sync::oneshot::channel();
     let (living, alive) = watch::channel(());
     std::thread::Builder::new().name("consensus".to_owned()).spawn(move || {
-        match Core::new(config, core_links, journal, next_epoch, events, core_status) {
+        match Core::new(config, core_links, journal, &tail, core_keys) {
             Ok(core) => {
-                let _ = ready.send(Ok(()));
-                core.run(queue);
+                let _ = ready.send(Ok(core.status()));
+                thread::run(core, queue, &events);
                 drop(living);
             }
             Err(error) => {
@@ -154,14 +194,15 @@ pub async fn start(
             }
         }
     })?;
-    started.await.map_err(|_| ConsensusError::Stopped)??;
+    let status = started.await.map_err(|_| ConsensusError::Stopped)??;
 
     let weak = inputs.downgrade();
     tokio::spawn(pump(frames, weak.clone(), alive.clone(), Input::Frame));
-    tokio::spawn(pump(control, weak.clone(), alive.clone(), Input::Control));
     tokio::spawn(pump(answers, weak.clone(), alive.clone(), Input::Answer));
     tokio::spawn(tick(weak, alive.clone()));
-    tokio::spawn(while_alive(alive, history::serve(requests, links.clone(), history)));
+    let shown = Arc::clone(&status);
+    let may_sign = move || lock(&shown).diverged.is_none();
+    tokio::spawn(while_alive(alive, history::serve(requests, links.clone(), history, keys, may_sign)));
     Ok((ConsensusHandle { inputs, status, links, max_proposal }, receiver))
 }
 
@@ -177,14 +218,14 @@ async fn while_alive(mut alive: watch::Receiver<()>, task: impl Future<Output = 
 /// Only handles keep the engine running, so the senders here are weak ones.
 async fn pump<T>(
     mut from: mpsc::Receiver<T>,
-    to: mpsc::WeakSender<Input>,
+    to: mpsc::WeakSender<Command>,
     alive: watch::Receiver<()>,
     wrap: fn(T) -> Input,
 ) {
     while_alive(alive, async {
         while let Some(item) = from.recv().await {
             let Some(to) = to.upgrade() else { return };
-            if to.send(wrap(item)).await.is_err() {
+            if to.send(Command::Input(wrap(item))).await.is_err() {
                 return;
             }
         }
@@ -192,7 +233,7 @@ async fn pump<T>(
     .await;
 }
 
-async fn tick(to: mpsc::WeakSender<Input>, alive: watch::Receiver<()>) {
+async fn tick(to: mpsc::WeakSender<Command>, alive: watch::Receiver<()>) {
     while_alive(alive, async {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -200,7 +241,7 @@ async fn tick(to: mpsc::WeakSender<Input>, alive: watch::Receiver<()>) {
             interval.tick().await;
             let Some(to) = to.upgrade() else { return };
             // A full queue means that the engine is awake anyway.
-            if let Err(mpsc::error::TrySendError::Closed(_)) = to.try_send(Input::Tick) {
+            if let Err(mpsc::error::TrySendError::Closed(_)) = to.try_send(Command::Input(Input::Tick)) {
                 return;
             }
         }
@@ -218,19 +259,20 @@ impl ConsensusHandle {
         if value.len() > self.max_proposal {
             return Err(EngineError::ProposalTooLarge { size: value.len(), limit: self.max_proposal }.into());
         }
-        self.put(Input::Propose { epoch, value }).await
+        self.put(Command::Input(Input::Propose { epoch, value })).await
     }
 
-    /// The batch of `epoch` is applied and durable, and [`History`] has it.
+    /// The batch of the header's epoch is applied and durable together with the header, and [`History`] has both. The header is signed, and
+    /// the signature told to the others at once.
     ///
     /// # Errors
     /// [`ConsensusError::Stopped`].
-    pub async fn committed(&self, epoch: u64) -> Result<(), ConsensusError> {
-        self.put(Input::Committed(epoch.saturating_add(1))).await
+    pub async fn committed(&self, header: Header) -> Result<(), ConsensusError> {
+        self.put(Command::Input(Input::Committed(header))).await
     }
 
-    async fn put(&self, input: Input) -> Result<(), ConsensusError> {
-        self.inputs.send(input).await.map_err(|_| ConsensusError::Stopped)
+    async fn put(&self, command: Command) -> Result<(), ConsensusError> {
+        self.inputs.send(command).await.map_err(|_| ConsensusError::Stopped)
     }
 
     /// The state now.
@@ -245,7 +287,7 @@ impl ConsensusHandle {
 
     /// Stops consensus and waits until its thread has let go of the journal. The links go on.
     pub async fn shutdown(&self) {
-        let _ = self.put(Input::Stop).await;
+        let _ = self.put(Command::Stop).await;
         self.inputs.closed().await;
     }
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::network::Network;
 use crate::NodeId;
-use crate::links::{CHANNEL_CONSENSUS, Links};
+use crate::links::CHANNEL_CONSENSUS;
 
 /// Beyond this the oldest epochs are given up; the peer then gets them as history.
 const MAX_BYTES: usize = 64 << 20;
@@ -29,6 +30,10 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn next(&self) -> Option<u64> {
         self.next
     }
@@ -73,12 +78,12 @@ impl Outbox {
         }
     }
 
-    /// Hands the links what the peer is ready for, as far as they take it.
-    pub fn flush(&mut self, links: &Links, peer: NodeId, window: u64) {
+    /// Hands the network what the peer is ready for, as far as they take it.
+    pub fn flush(&mut self, network: &impl Network, peer: NodeId, window: u64) {
         let Some(next) = self.next else { return };
         for (_, epoch) in self.epochs.range_mut(..next.saturating_add(window)) {
             while let Some(frame) = epoch.frames.get(epoch.sent) {
-                if links.send(peer, CHANNEL_CONSENSUS, frame.clone()).is_err() {
+                if !network.send(peer, CHANNEL_CONSENSUS, frame.clone()) {
                     return; // Full: the next tick tries again.
                 }
                 epoch.sent += 1;

@@ -16,7 +16,7 @@ use super::faults::{Fault, Faults};
 use super::verify::{Verified, Verifier};
 use super::version::{self, Versions};
 use crate::error::GuardianError;
-use crate::state::{self, Decided, TRANSACTIONS};
+use crate::state::{self, Decided, REASONS, TRANSACTIONS};
 
 /// What an epoch did, beside what is in the write batch.
 #[derive(Default)]
@@ -185,6 +185,10 @@ impl Applier {
             Err(ModuleError::Db(error)) => return Err(error),
         };
         TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
+        match &decided {
+            Decided::Accepted { .. } => REASONS.delete(&mut state::history(db), &txid),
+            Decided::Rejected { reason, .. } => REASONS.put(&mut state::history(db), &txid, reason),
+        }
         Ok(Some(decided))
     }
 

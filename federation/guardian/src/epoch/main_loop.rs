@@ -15,12 +15,25 @@ use tokio::time::MissedTickBehavior;
 use super::propose::{Next, Proposer, Sources};
 use crate::error::GuardianError;
 use crate::health;
+use crate::history::prune;
 use crate::running::Running;
-use crate::state::{self, HISTORY, NEXT_EPOCH};
+use crate::state::{self, Divergence, NEXT_EPOCH};
 use crate::status;
 
 /// How long the end waits for consensus to let go of its journal.
 const CONSENSUS_STOP: Duration = Duration::from_secs(10);
+
+/// Why a main loop ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The other guardians have forgotten what it needs next: it needs a snapshot.
+    Pruned {
+        /// The first epoch that can be had.
+        first: u64,
+    },
+}
 
 /// Drives a running guardian.
 pub struct MainLoop {
@@ -35,7 +48,7 @@ pub struct MainLoop {
 impl MainLoop {
     /// Runs until `stop`, or until something fails: then the whole guardian stops with the reason, and a
     /// restart goes on from the last commit.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), GuardianError> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Ended, GuardianError> {
         let result = self.drive(&mut stop).await;
         // Others hold handles, too: it must not go on without this.
         if tokio::time::timeout(CONSENSUS_STOP, self.running.consensus.shutdown()).await.is_err() {
@@ -44,7 +57,7 @@ impl MainLoop {
         result
     }
 
-    async fn drive(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), GuardianError> {
+    async fn drive(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Ended, GuardianError> {
         let mut proposer = Proposer::default();
         let running = Arc::clone(&self.running);
         let mut samples = tokio::time::interval(health::INTERVAL);
@@ -52,21 +65,28 @@ impl MainLoop {
         loop {
             // Batches that are here already come first: it makes no sense to propose for epochs that are over.
             while let Ok(event) = self.events.try_recv() {
-                self.on_event(event, &mut proposer).await?;
+                if let Some(ended) = self.on_event(event, &mut proposer).await? {
+                    return Ok(ended);
+                }
                 if *stop.borrow() {
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
             }
             let wait = self.propose(&mut proposer).await?;
             tokio::select! {
                 biased;
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(Ended::Stopped),
                 reason = running.pool.failed() => return Err(GuardianError::Pool(reason)),
                 event = self.events.recv() => match event {
-                    Some(event) => self.on_event(event, &mut proposer).await?,
+                    Some(event) => {
+                        if let Some(ended) = self.on_event(event, &mut proposer).await? {
+                            return Ok(ended);
+                        }
+                    }
                     None => return Err(GuardianError::Consensus("its engine ended: see the log".to_owned())),
                 },
                 () = self.work.notified() => {}
+                () = running.archive.idle() => running.archive.store_signatures().await?,
                 _ = samples.tick() => {
                     running.health.sample(&status::sample(&running.consensus.status()), Instant::now());
                 }
@@ -75,7 +95,11 @@ impl MainLoop {
         }
     }
 
-    async fn on_event(&self, event: ConsensusEvent, proposer: &mut Proposer) -> Result<(), GuardianError> {
+    async fn on_event(
+        &self,
+        event: ConsensusEvent,
+        proposer: &mut Proposer,
+    ) -> Result<Option<Ended>, GuardianError> {
         match event {
             ConsensusEvent::Batch(batch) => {
                 let epoch = batch.epoch;
@@ -84,9 +108,16 @@ impl MainLoop {
                 proposer.committed(epoch, decided, own, left);
             }
             ConsensusEvent::ProposalWanted { epoch } => proposer.wanted(epoch),
+            ConsensusEvent::Signatures { epoch, signatures } => {
+                self.running.archive.signed(epoch, signatures);
+            }
+            ConsensusEvent::Diverged { epoch, own, others } => {
+                self.running.archive.diverged(Divergence { epoch, own, others }).await?;
+            }
+            ConsensusEvent::HistoryPruned { first } => return Ok(Some(Ended::Pruned { first })),
             ConsensusEvent::Failed(reason) => return Err(GuardianError::Consensus(reason)),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Proposes for the next epoch, if it is time; else says when to ask again at the latest.
@@ -100,7 +131,12 @@ impl MainLoop {
             modules: &running.modules,
             versions: running.applier.versions(),
         };
-        match proposer.next(epoch, sources).await? {
+        // Of a state that differs from the others' nothing is worth saying.
+        let next = match running.archive.divergence() {
+            Some(_) => proposer.join(epoch),
+            None => proposer.next(epoch, sources).await?,
+        };
+        match next {
             Next::Wait(time) => Ok(time),
             Next::Propose(contribution) => {
                 running.health.proposed(epoch);
@@ -124,14 +160,22 @@ impl MainLoop {
             return Err(GuardianError::Consensus(format!("epoch {epoch} came, but {expected} is next")));
         }
         let encoded = batch.encode();
+        let items = batch.items_root();
         let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
         let mut db = WriteBatch::new(Arc::clone(&running.db));
         let applied = running.applier.apply(&mut db, epoch, Batch::hash(&encoded), contributions).await?;
-        HISTORY.put(&mut state::agreed(&mut db), &epoch, &encoded.to_vec());
         let next = epoch.saturating_add(1);
         NEXT_EPOCH.put(&mut state::agreed(&mut db), &(), &next);
         running.pool.forget(&mut db, &applied.decided);
+        let snapshots = &running.snapshots;
+        let below = snapshots.tidy().await;
+        prune::step(&mut db, epoch, below, |epoch| snapshots.is_milestone(epoch)).await?;
+        let header = running.archive.append(&mut db, epoch, items, &encoded).await?;
         db.commit().await?;
+        if snapshots.due(epoch) {
+            // Before the next commit: the view is of the state after this epoch.
+            snapshots.take(header, running.db.view().await?);
+        }
         running.faults.add(epoch, &applied.faults);
         let own = running.pool.count(&applied.decided);
         running.pool.forgotten(&applied.decided);
@@ -146,7 +190,7 @@ impl MainLoop {
         }
         running
             .consensus
-            .committed(epoch)
+            .committed(header)
             .await
             .map_err(|error| GuardianError::Consensus(error.to_string()))?;
         Ok((applied.decided.len(), own))

@@ -89,6 +89,16 @@ impl Proposer {
         self.left = left;
     }
 
+    /// What to do about `epoch` without anything to say: others that have opened it are not kept waiting.
+    pub fn join(&mut self, epoch: u64) -> Next {
+        if self.under_way(epoch).is_some() || self.wanted != Some(epoch) {
+            return Next::Wait(None);
+        }
+        self.last = Some((epoch, Instant::now()));
+        (self.needed, self.full) = (false, false);
+        Next::Propose(Contribution::default())
+    }
+
     /// What to do about `epoch`, the next to be committed.
     pub async fn next(&mut self, epoch: u64, from: Sources<'_>) -> Result<Next, DbError> {
         if self.under_way(epoch).is_some() {

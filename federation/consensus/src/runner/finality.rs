@@ -1,0 +1,268 @@
+//! Signatures of headers: the own ones, the others', and what they prove.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::statement::Signed;
+use crate::header::{Header, HeaderKeys, Signature, Signatures};
+use crate::{NodeId, max_faulty};
+
+/// How many committed epochs collect signatures.
+const KEEP: u64 = 64;
+/// How far ahead of the own commits others' signatures are kept.
+const AHEAD: u64 = 256;
+/// A batch of signatures of one epoch is final, or complete, from this many on.
+#[derive(Debug, Clone, Copy)]
+struct Thresholds {
+    /// f + 1: one honest guardian at least.
+    last: usize,
+    /// n - f: what a state snapshot needs.
+    complete: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    hash: [u8; 32],
+    signature: Signature,
+    verified: bool,
+}
+
+/// What is told about an epoch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// f + 1, or n - f, signatures of the own header are there.
+    Signatures { epoch: u64, signatures: Signatures },
+    /// f + 1 others have signed another header.
+    Diverged { epoch: u64, own: [u8; 32], others: [u8; 32] },
+}
+
+pub(super) struct Finality {
+    me: NodeId,
+    thresholds: Thresholds,
+    keys: Arc<dyn HeaderKeys>,
+    /// The own headers that may still get signatures, with their hashes.
+    own: BTreeMap<u64, (Header, [u8; 32])>,
+    claims: BTreeMap<u64, BTreeMap<NodeId, Claim>>,
+    /// How many signatures of an own header were told.
+    told: BTreeMap<u64, usize>,
+    last_final: Option<u64>,
+    diverged: Option<u64>,
+}
+
+impl Finality {
+    pub fn new(me: NodeId, n: u16, keys: Arc<dyn HeaderKeys>, diverged: Option<u64>) -> Self {
+        let faulty = max_faulty(n) as usize;
+        let thresholds = Thresholds { last: faulty + 1, complete: n as usize - faulty };
+        Self {
+            me,
+            thresholds,
+            keys,
+            own: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            told: BTreeMap::new(),
+            last_final: None,
+            diverged,
+        }
+    }
+
+    pub const fn last_final(&self) -> Option<u64> {
+        self.last_final
+    }
+
+    pub const fn diverged(&self) -> Option<u64> {
+        self.diverged
+    }
+
+    pub fn size(&self) -> usize {
+        self.claims.values().map(BTreeMap::len).sum()
+    }
+
+    /// What was stored of an epoch before this start.
+    pub fn load(&mut self, header: &Header, signatures: &Signatures) {
+        let hash = header.hash();
+        self.own.insert(header.epoch, (*header, hash));
+        let claims = self.claims.entry(header.epoch).or_default();
+        for (node, signature) in signatures {
+            claims.insert(*node, Claim { hash, signature: *signature, verified: true });
+        }
+        if signatures.len() >= self.thresholds.last {
+            self.last_final = self.last_final.max(Some(header.epoch));
+            self.told.insert(header.epoch, signatures.len());
+        }
+        self.sign(header.epoch, hash);
+        self.forget(header.epoch);
+    }
+
+    /// This guardian has committed an epoch.
+    pub fn committed(&mut self, header: &Header) -> Vec<News> {
+        let hash = header.hash();
+        self.own.insert(header.epoch, (*header, hash));
+        self.sign(header.epoch, hash);
+        self.forget(header.epoch);
+        self.evaluate(header.epoch)
+    }
+
+    fn sign(&mut self, epoch: u64, hash: [u8; 32]) {
+        if self.diverged.is_none() {
+            let claims = self.claims.entry(epoch).or_default();
+            if claims.get(&self.me).is_none_or(|claim| claim.hash != hash) {
+                let claim = Claim { hash, signature: self.keys.sign(&hash), verified: true };
+                claims.insert(self.me, claim);
+            }
+        }
+    }
+
+    fn forget(&mut self, committed: u64) {
+        let below = committed.saturating_sub(KEEP);
+        self.own = self.own.split_off(&below);
+        self.claims = self.claims.split_off(&below);
+        self.told = self.told.split_off(&below);
+    }
+
+    /// The own signatures that a newly connected peer may lack, oldest first: of epochs that aren't complete yet, and the
+    /// last one always, since it says how far this guardian has come.
+    pub fn own_signatures(&self) -> Vec<Signed> {
+        let last = self.own.last_key_value().map(|(epoch, _)| *epoch);
+        self.own
+            .keys()
+            .filter(|epoch| {
+                Some(**epoch) == last
+                    || self.told.get(epoch).is_none_or(|told| *told < self.thresholds.complete)
+            })
+            .filter_map(|epoch| self.own_signature(*epoch))
+            .collect()
+    }
+
+    /// The own signature of an epoch.
+    pub fn own_signature(&self, epoch: u64) -> Option<Signed> {
+        let claim = self.claims.get(&epoch)?.get(&self.me)?;
+        Some(Signed { epoch, hash: claim.hash, signature: claim.signature })
+    }
+
+    /// The last own header that is final, with its signatures.
+    pub fn last_proof(&self) -> Option<(Header, Signatures)> {
+        let epoch = self.last_final?;
+        let (header, hash) = self.own.get(&epoch)?;
+        let right =
+            self.claims.get(&epoch)?.iter().filter(|(_, claim)| claim.verified && claim.hash == *hash);
+        Some((*header, right.map(|(node, claim)| (*node, claim.signature)).collect()))
+    }
+
+    /// A peer says that it has signed a header. Verified only when it counts.
+    pub fn said(&mut self, from: NodeId, signed: &Signed) -> Vec<News> {
+        if !self.wanted(signed.epoch) {
+            return Vec::new();
+        }
+        let claims = self.claims.entry(signed.epoch).or_default();
+        if claims.get(&from).is_some_and(|claim| claim.verified) {
+            return Vec::new();
+        }
+        let claim = Claim { hash: signed.hash, signature: signed.signature, verified: false };
+        claims.insert(from, claim);
+        self.evaluate(signed.epoch)
+    }
+
+    /// Signatures that someone else hands on; only right ones are taken.
+    pub fn handed_on(&mut self, epoch: u64, hash: [u8; 32], signatures: &Signatures) -> Vec<News> {
+        if !self.wanted(epoch) {
+            return Vec::new();
+        }
+        for (node, signature) in signatures {
+            let claims = self.claims.entry(epoch).or_default();
+            if claims.get(node).is_some_and(|claim| claim.verified)
+                || !self.keys.verify(*node, &hash, signature)
+            {
+                continue;
+            }
+            claims.insert(*node, Claim { hash, signature: *signature, verified: true });
+        }
+        self.evaluate(epoch)
+    }
+
+    /// An epoch whose signatures were verified before it is handed to the main loop.
+    pub fn proven(&mut self, header: &Header, signatures: &Signatures) {
+        let hash = header.hash();
+        let claims = self.claims.entry(header.epoch).or_default();
+        for (node, signature) in signatures {
+            claims.insert(*node, Claim { hash, signature: *signature, verified: true });
+        }
+    }
+
+    fn wanted(&self, epoch: u64) -> bool {
+        let committed = self.own.last_key_value().map_or(0, |(epoch, _)| epoch + 1);
+        epoch.saturating_add(KEEP) >= committed && epoch < committed.saturating_add(AHEAD)
+    }
+
+    /// Right signatures of `hash`, as many as make it final: those handed over, and those heard of.
+    pub fn final_signatures(
+        &self,
+        epoch: u64,
+        hash: &[u8; 32],
+        handed_over: &Signatures,
+    ) -> Option<Signatures> {
+        let mut right = Signatures::new();
+        let known = self.claims.get(&epoch).into_iter().flatten();
+        let known = known.filter(|(_, claim)| claim.hash == *hash);
+        let known = known.map(|(node, claim)| (*node, claim.signature, claim.verified));
+        let given = handed_over.iter().map(|(node, signature)| (*node, *signature, false));
+        for (node, signature, verified) in known.chain(given) {
+            if right.len() >= self.thresholds.last {
+                break;
+            }
+            if !right.contains_key(&node) && (verified || self.keys.verify(node, hash, &signature)) {
+                right.insert(node, signature);
+            }
+        }
+        (right.len() >= self.thresholds.last).then_some(right)
+    }
+
+    /// Epochs that have waited for signatures: the first, and how many from there on.
+    pub fn lacking(&self) -> Option<(u64, u64)> {
+        let lacks = |epoch: &&u64| self.told.get(epoch).is_none_or(|told| *told < self.thresholds.complete);
+        let first = self.own.keys().find(lacks)?;
+        let last = self.own.keys().next_back()?;
+        Some((*first, last - first + 1))
+    }
+
+    /// Verifies what can matter now.
+    fn evaluate(&mut self, epoch: u64) -> Vec<News> {
+        let Some((_, own)) = self.own.get(&epoch).copied() else { return Vec::new() };
+        let Some(claims) = self.claims.get_mut(&epoch) else { return Vec::new() };
+        let mut groups: BTreeMap<[u8; 32], usize> = BTreeMap::new();
+        for claim in claims.values() {
+            *groups.entry(claim.hash).or_default() += 1;
+        }
+        let mut news = Vec::new();
+        for (hash, count) in groups {
+            let told = if hash == own { self.told.get(&epoch).copied().unwrap_or(0) } else { 0 };
+            // Nothing that is there can change what was told: verify later, or never.
+            let next =
+                if told >= self.thresholds.last { self.thresholds.complete } else { self.thresholds.last };
+            if count < next || told >= self.thresholds.complete {
+                continue;
+            }
+            for (node, claim) in claims.iter_mut().filter(|(_, claim)| claim.hash == hash && !claim.verified)
+            {
+                claim.verified = self.keys.verify(*node, &hash, &claim.signature);
+            }
+            claims.retain(|_, claim| claim.hash != hash || claim.verified);
+            let right: Signatures = claims
+                .iter()
+                .filter(|(_, claim)| claim.hash == hash)
+                .map(|(node, claim)| (*node, claim.signature))
+                .collect();
+            if right.len() < next {
+                continue;
+            }
+            if hash == own {
+                self.told.insert(epoch, right.len());
+                self.last_final = self.last_final.max(Some(epoch));
+                news.push(News::Signatures { epoch, signatures: right });
+            } else if self.diverged.is_none() {
+                self.diverged = Some(epoch);
+                news.push(News::Diverged { epoch, own, others: hash });
+            }
+        }
+        news
+    }
+}
