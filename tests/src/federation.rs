@@ -49,7 +49,18 @@ impl Federation {
 
     /// The same with a store's URL for each guardian, where it is not to be SQLite.
     pub async fn start_on(sandbox: &Sandbox, bitcoind: &Bitcoind, stores: &[Option<String>]) -> Result<Self> {
-        Self::start_over(sandbox, bitcoind, stores, None).await
+        Self::start_over(sandbox, bitcoind, stores, None, &[]).await
+    }
+
+    /// The same with a state snapshot after every so many epochs.
+    pub async fn start_with_snapshots(
+        sandbox: &Sandbox,
+        bitcoind: &Bitcoind,
+        stores: &[Option<String>],
+        interval: u64,
+    ) -> Result<Self> {
+        let interval = format!("--snapshot-interval={interval}");
+        Self::start_over(sandbox, bitcoind, stores, None, &[interval]).await
     }
 
     /// The same with links that go through proxies, so that they can be cut; and with guardians whose disk can be made full.
@@ -59,7 +70,7 @@ impl Federation {
         stores: &[Option<String>],
     ) -> Result<(Self, Network)> {
         let network = Network::start(stores.len()).await?;
-        let federation = Self::start_over(sandbox, bitcoind, stores, Some(&network)).await?;
+        let federation = Self::start_over(sandbox, bitcoind, stores, Some(&network), &[]).await?;
         Ok((federation, network))
     }
 
@@ -68,6 +79,7 @@ impl Federation {
         bitcoind: &Bitcoind,
         stores: &[Option<String>],
         network: Option<&Network>,
+        extra: &[String],
     ) -> Result<Self> {
         let program = binaries::find("guardiand")?;
         let passphrase = sandbox.path().join("passphrase");
@@ -90,6 +102,7 @@ impl Federation {
                 }
                 None => args.push(format!("--link-bind=127.0.0.1:{}", ports::free_port()?)),
             }
+            args.extend_from_slice(extra);
             args.extend(store.as_ref().map(|url| format!("--store={url}")));
             plans.push(Plan {
                 name: format!("guardian-{i}"),
