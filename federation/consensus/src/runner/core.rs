@@ -289,7 +289,9 @@ impl<N: Network> Core<N> {
         let base = self.engine.base();
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         match Statement::decode(event.frame.clone()) {
-            Ok(Statement::Next(epoch)) => peer.outbox.announce(epoch),
+            Ok(Statement::Next(epoch)) => {
+                peer.outbox.announce(epoch, self.network.connections().get(&from).copied());
+            }
             Ok(Statement::Signed(signed)) => {
                 let news = self.finality.said(from, &signed);
                 self.tell(news);
@@ -312,9 +314,9 @@ impl<N: Network> Core<N> {
     /// A peer's answer about what it has heard of this guardian.
     fn on_heard(&mut self, from: NodeId, heard: &Heard) -> Result<(), ConsensusError> {
         let finality = &self.finality;
-        let from_epoch = self.speech.answer(from, heard, self.engine.base(), &self.voice, |header, by| {
-            finality.final_signatures(header.epoch, &header.hash(), by).is_some()
-        });
+        let base = self.engine.base();
+        let complete = |header: &Header, by: &_| finality.is_complete(&header.hash(), by);
+        let from_epoch = self.speech.answer(from, heard, base, &self.voice, complete);
         if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
             // Of committed epochs the journal is shortened all the time: nothing to worry about.
             if from_epoch > self.committed {
@@ -497,8 +499,8 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    /// Forgets epochs that nobody needs this guardian for: all have them, or 2f + 1 have (then f + 1 honest ones
-    /// have signed them and give them to the others as history) and they are old. Never one that isn't committed: until then
+    /// Forgets epochs that nobody needs this guardian for: n - f have signed them (so that f + 1 honest ones give them to the
+    /// others as history), and all have them, or 2f + 1 have and they are old. Never one that isn't committed: until then
     /// its inputs are what keeps this guardian from contradicting itself after a crash.
     fn prune(&mut self) -> io::Result<()> {
         let mut next: Vec<u64> = self.peers.values().map(|peer| peer.outbox.next().unwrap_or(0)).collect();
@@ -508,6 +510,7 @@ impl<N: Network> Core<N> {
         let enough = next.get(2 * max_faulty(self.config.n) as usize).copied().unwrap_or(0);
         let below = all
             .max(enough.min(self.committed.saturating_sub(KEEP)))
+            .min(self.finality.last_complete().map_or(0, |epoch| epoch.saturating_add(1)))
             .max(self.committed.saturating_sub(KEEP_MOST))
             .min(self.committed);
         if below > self.engine.base() {
