@@ -12,6 +12,8 @@ use crate::{Bitcoind, Network, Process, Sandbox, Spec, binaries, ports, wait_for
 
 /// How long the key generation of seven guardians may take on a busy machine.
 const SETUP: Duration = Duration::from_secs(120);
+/// Epochs between snapshots where guardians lose their disks: few, so that what is older is forgotten within minutes.
+const SNAPSHOT_INTERVAL: u64 = 50;
 
 /// Guardians in the order in which they were started; their numbers in the federation may differ.
 pub struct Federation {
@@ -99,6 +101,7 @@ impl Federation {
             match network.and_then(|network| network.addresses(i)) {
                 Some((bind, address)) => {
                     args.extend([format!("--link-bind={bind}"), format!("--link-address={address}")]);
+                    args.push(format!("--snapshot-interval={SNAPSHOT_INTERVAL}"));
                 }
                 None => args.push(format!("--link-bind=127.0.0.1:{}", ports::free_port()?)),
             }
