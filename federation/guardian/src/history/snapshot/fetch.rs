@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use federation_consensus::NodeId;
 use federation_consensus::header::{Header, Signatures};
-use federation_consensus::links::{LinkEvent, Links};
-use tokio::sync::mpsc;
+use federation_consensus::links::Links;
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{Answer, CHANNEL_REQUEST, Request};
+use super::mailbox::Mailbox;
 use super::manifest::{CHUNK, Manifest};
 use crate::history::keys::IdentityKeys;
 
@@ -43,7 +43,7 @@ pub struct Peers<'a> {
     /// The links.
     pub links: &'a Links,
     /// What comes on the channel of answers.
-    pub answers: mpsc::Receiver<LinkEvent>,
+    pub answers: &'a Mailbox,
     /// The keys that headers are signed with.
     pub keys: &'a IdentityKeys,
     /// How many guardians may be faulty.
@@ -110,11 +110,10 @@ impl Peers<'_> {
                 ask = later(now, AGAIN);
             }
             let until = enough.map_or(ask, |enough| enough.min(ask));
-            let Ok(Some(event)) = timeout_at(until, self.answers.recv()).await else { continue };
-            event.accept();
-            match Answer::read(&event.frame) {
+            let Ok((from, frame)) = timeout_at(until, self.answers.next()).await else { continue };
+            match Answer::read(&frame) {
                 Some(answer @ (Answer::None | Answer::Best { .. })) => {
-                    answered.insert(event.from, answer);
+                    answered.insert(from, answer);
                 }
                 _ => continue,
             }
@@ -159,21 +158,20 @@ impl Peers<'_> {
                 }
             }
             let Some(until) = asked.values().map(|(_, until)| *until).min() else { return Ok(None) };
-            let Ok(Some(event)) = timeout_at(until, self.answers.recv()).await else { continue };
-            event.accept();
-            let Some(Answer::Chunk { epoch: of, index, bytes }) = Answer::read(&event.frame) else {
+            let Ok((from, frame)) = timeout_at(until, self.answers.next()).await else { continue };
+            let Some(Answer::Chunk { epoch: of, index, bytes }) = Answer::read(&frame) else {
                 continue;
             };
-            if of != epoch || asked.get(&event.from).is_none_or(|(wanted, _)| *wanted != index) {
+            if of != epoch || asked.get(&from).is_none_or(|(wanted, _)| *wanted != index) {
                 continue;
             }
-            asked.remove(&event.from);
+            asked.remove(&from);
             if manifest.is_chunk(index, &bytes) {
                 let path = path.clone();
                 blocking(move || put_chunk(&path, index, &bytes)).await?;
                 missing.remove(&index);
             } else {
-                useless.insert(event.from);
+                useless.insert(from);
             }
         }
         let file = path.clone();

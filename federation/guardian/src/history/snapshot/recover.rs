@@ -12,8 +12,9 @@ use federation_core::db::{Database, DbError};
 use federation_store::WriteBatch;
 use tokio::task::JoinSet;
 
-use super::exchange::{CHANNEL_ANSWER, drain};
+use super::exchange::{CHANNEL_ANSWER, MAX_ANSWER, drain};
 use super::fetch::{Choice, Peers};
+use super::mailbox::Mailbox;
 use super::restore::{self, Refused};
 use super::store::Snapshots;
 use crate::error::GuardianError;
@@ -66,9 +67,11 @@ where
     }
     let answers = links.subscribe(CHANNEL_ANSWER);
     let answers = answers.ok_or_else(|| GuardianError::Config("the links are in use".to_owned()))?;
+    let mailbox = Arc::new(Mailbox::default());
+    drains.spawn(Arc::clone(&mailbox).fill(answers, MAX_ANSWER));
     let mut peers = Peers {
         links: &links,
-        answers,
+        answers: &mailbox,
         keys: &keys,
         faulty: result.config.max_faulty(),
         threshold: result.config.threshold(),
