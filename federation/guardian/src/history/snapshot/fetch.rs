@@ -50,8 +50,8 @@ pub struct Peers<'a> {
     pub faulty: usize,
     /// n − f.
     pub threshold: usize,
-    /// Manifests that turned out to be false.
-    pub refused: BTreeSet<[u8; 32]>,
+    /// Guardians that offered a false snapshot: they are not asked any more.
+    pub refused: BTreeSet<NodeId>,
 }
 
 impl Peers<'_> {
@@ -64,7 +64,7 @@ impl Peers<'_> {
                 let Some((manifest, signatures)) = answer.offer() else { continue };
                 let Some(header) = manifest.header().filter(|header| header.epoch >= from) else { continue };
                 let id = manifest.id();
-                if self.refused.contains(&id) || self.keys.count(&header, &signatures) < self.threshold {
+                if self.refused.contains(&peer) || self.keys.count(&header, &signatures) < self.threshold {
                     continue;
                 }
                 let new =
@@ -89,6 +89,11 @@ impl Peers<'_> {
             tokio::time::sleep(AGAIN).await;
         }
         None
+    }
+
+    /// This one turned out to be false.
+    pub fn refuse(&mut self, choice: &Choice) {
+        self.refused.extend(&choice.providers);
     }
 
     /// The last answer of each peer, once f + 1 have answered and the others have had their chance.

@@ -90,7 +90,8 @@ where
                     break;
                 }
             }
-            None if need == Need::State && peers.refused.is_empty() => {
+            // If it turns out to be pruned after all, consensus says so, and this begins anew.
+            None if need == Need::State => {
                 tracing::info!("no guardian has a snapshot: the whole history is caught up with");
                 restore_nothing(db, writing).await?;
                 break;
@@ -119,7 +120,7 @@ async fn attempt(
         Ok(sums) => sums,
         Err(Refused::Wrong(why)) => {
             tracing::warn!(epoch, "a snapshot is not what guardians have signed: {why}");
-            peers.refused.insert(choice.manifest.id());
+            peers.refuse(choice);
             return Ok(false);
         }
         Err(Refused::Io(error)) => return Err(disk()(error)),
