@@ -43,11 +43,13 @@ pub const SIGNATURES: Table<u64, Vec<(NodeId, Signature)>> = Table::new(3, "sign
 pub const FIRST_BATCH: Table<(), u64> = Table::new(4, "first batch");
 /// The oldest epoch whose header is kept, if not 0; of the older ones only those of snapshots are.
 pub const FIRST_HEADER: Table<(), u64> = Table::new(5, "first header");
-/// Transactions that were rejected, and why; forgotten with the batch of their epoch. No part of the state: rejections cost
+/// Transactions that were rejected, and why; forgotten some time after the batch of their epoch. No part of the state: rejections cost
 /// nothing, so nobody may fill it with them, and a newer version may word a reason better.
 pub const REJECTED: Table<TxId, Decided> = Table::new(6, "rejected transactions");
 /// Which of them each epoch rejected.
 pub const REJECTIONS: Table<u64, Vec<TxId>> = Table::new(7, "rejections");
+/// The oldest epoch whose rejections are kept, if not 0.
+pub const FIRST_REJECTIONS: Table<(), u64> = Table::new(8, "first rejections");
 
 /// The setup's state, encrypted.
 pub const SETUP: Table<(), Vec<u8>> = Table::new(1, "setup");

@@ -8,11 +8,14 @@ use federation_core::db::DbError;
 use federation_store::WriteBatch;
 
 use crate::state::{
-    self, BATCHES, Decided, FIRST_BATCH, FIRST_HEADER, HEADERS, REJECTED, REJECTIONS, SIGNATURES,
+    self, BATCHES, Decided, FIRST_BATCH, FIRST_HEADER, FIRST_REJECTIONS, HEADERS, REJECTED, REJECTIONS,
+    SIGNATURES,
 };
 
 /// How many epochs one commit forgets: more than it adds, so that it catches up.
 const STEP: u64 = 32;
+/// Rejections of so many epochs stay in any case: somebody may still ask.
+const REJECTIONS_KEPT: u64 = 1000;
 /// Headers that stay in any case.
 const HEADERS_KEPT: u64 = 256;
 
@@ -30,6 +33,13 @@ pub async fn step(
     if end > first {
         for gone in first..end {
             BATCHES.delete(&mut history, &gone);
+        }
+        FIRST_BATCH.put(&mut history, &(), &end);
+    }
+    let first = FIRST_REJECTIONS.get(&history, &()).await?.unwrap_or_default();
+    let end = below.min(epoch.saturating_sub(REJECTIONS_KEPT)).min(first.saturating_add(STEP));
+    if end > first {
+        for gone in first..end {
             for txid in REJECTIONS.get(&history, &gone).await?.unwrap_or_default() {
                 // Unless it was rejected once more since.
                 if matches!(REJECTED.get(&history, &txid).await?, Some(Decided::Rejected { epoch, .. }) if epoch == gone)
@@ -39,7 +49,7 @@ pub async fn step(
             }
             REJECTIONS.delete(&mut history, &gone);
         }
-        FIRST_BATCH.put(&mut history, &(), &end);
+        FIRST_REJECTIONS.put(&mut history, &(), &end);
     }
     let first = FIRST_HEADER.get(&history, &()).await?.unwrap_or_default();
     let end = below.min(epoch.saturating_sub(HEADERS_KEPT)).min(first.saturating_add(STEP));
@@ -64,7 +74,7 @@ mod tests {
     #[tokio::test]
     async fn it_goes_in_steps_and_spares_what_is_needed() {
         let db = federation_store::memory();
-        for epoch in 0..1000u64 {
+        for epoch in 0..1600u64 {
             let mut batch = WriteBatch::new(Arc::clone(&db));
             let mut history = state::history(&mut batch);
             BATCHES.put(&mut history, &epoch, &vec![1]);
@@ -80,16 +90,16 @@ mod tests {
             let below = if epoch < 600 { 0 } else { 500 };
             let before = batch.changes().len();
             step(&mut batch, epoch, below, |epoch| (epoch + 1).is_multiple_of(100)).await.unwrap();
-            assert!(batch.changes().len() - before <= 5 * 32 + 2);
+            assert!(batch.changes().len() - before <= 5 * 32 + 3);
             batch.commit().await.unwrap();
         }
         let history = state::history_reader(db as _);
         let batches = BATCHES.all(&history).await.unwrap();
-        assert_eq!((batches.len(), batches.first().unwrap().0), (500, 500));
+        assert_eq!((batches.len(), batches.first().unwrap().0), (1100, 500));
         let headers: Vec<u64> =
             HEADERS.all(&history).await.unwrap().into_iter().map(|(epoch, _)| epoch).collect();
-        assert_eq!(headers, [99, 199, 299, 399, 499].into_iter().chain(500..1000).collect::<Vec<_>>());
-        assert_eq!(REJECTIONS.all(&history).await.unwrap().len(), 500);
+        assert_eq!(headers, [99, 199, 299, 399, 499].into_iter().chain(500..1600).collect::<Vec<_>>());
+        assert_eq!(REJECTIONS.all(&history).await.unwrap().len(), 1100);
         assert_eq!(REJECTED.all(&history).await.unwrap().len(), 251);
         assert_eq!(SIGNATURES.all(&history).await.unwrap().len(), headers.len());
         assert_eq!(FIRST_BATCH.get(&history, &()).await.unwrap(), Some(500));
