@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use federation_core::rest::{AuditResponse, StatusResponse};
 use serde::de::DeserializeOwned;
 
-use crate::{Bitcoind, Process, Sandbox, Spec, binaries, ports, wait_for};
+use crate::{Bitcoind, Network, Process, Sandbox, Spec, binaries, ports, wait_for};
 
 /// How long the key generation of seven guardians may take on a busy machine.
 const SETUP: Duration = Duration::from_secs(120);
@@ -27,11 +27,16 @@ pub struct Guardian {
     pub process: Process,
     /// The base URL of its API.
     pub url: String,
+    /// The folder of its state.
+    pub data_dir: PathBuf,
+    plan: Plan,
 }
 
+#[derive(Clone)]
 struct Plan {
     name: String,
     url: String,
+    program: PathBuf,
     args: Vec<String>,
     data_dir: PathBuf,
 }
@@ -44,24 +49,52 @@ impl Federation {
 
     /// The same with a store's URL for each guardian, where it is not to be SQLite.
     pub async fn start_on(sandbox: &Sandbox, bitcoind: &Bitcoind, stores: &[Option<String>]) -> Result<Self> {
+        Self::start_over(sandbox, bitcoind, stores, None).await
+    }
+
+    /// The same with links that go through proxies, so that they can be cut; and with guardians whose disk can be made full.
+    pub async fn start_proxied(
+        sandbox: &Sandbox,
+        bitcoind: &Bitcoind,
+        stores: &[Option<String>],
+    ) -> Result<(Self, Network)> {
+        let network = Network::start(stores.len()).await?;
+        let federation = Self::start_over(sandbox, bitcoind, stores, Some(&network)).await?;
+        Ok((federation, network))
+    }
+
+    async fn start_over(
+        sandbox: &Sandbox,
+        bitcoind: &Bitcoind,
+        stores: &[Option<String>],
+        network: Option<&Network>,
+    ) -> Result<Self> {
         let program = binaries::find("guardiand")?;
         let passphrase = sandbox.path().join("passphrase");
         std::fs::write(&passphrase, "regtest")?;
+        let credentials = sandbox.path().join("bitcoind-password");
+        std::fs::write(&credentials, credentials_of(bitcoind)?)?;
         let mut plans = Vec::new();
         for (i, store) in stores.iter().enumerate() {
-            let (api, link) = (ports::free_port()?, ports::free_port()?);
+            let api = ports::free_port()?;
             let data_dir = sandbox.folder(&format!("guardian-{i}"))?;
             let mut args = vec![
                 "--network=regtest".to_owned(),
                 format!("--data-dir={}", data_dir.display()),
                 format!("--passphrase-file={}", passphrase.display()),
                 format!("--api-bind=127.0.0.1:{api}"),
-                format!("--link-bind=127.0.0.1:{link}"),
             ];
+            match network.and_then(|network| network.addresses(i)) {
+                Some((bind, address)) => {
+                    args.extend([format!("--link-bind={bind}"), format!("--link-address={address}")]);
+                }
+                None => args.push(format!("--link-bind=127.0.0.1:{}", ports::free_port()?)),
+            }
             args.extend(store.as_ref().map(|url| format!("--store={url}")));
             plans.push(Plan {
                 name: format!("guardian-{i}"),
                 url: format!("http://127.0.0.1:{api}"),
+                program: program.clone(),
                 args,
                 data_dir,
             });
@@ -72,32 +105,36 @@ impl Federation {
             if i == 0 {
                 command.extend(["--federation=regtest".to_owned(), format!("--guardians={}", plans.len())]);
             }
-            codes.push(output(&program, plan, &command).await?);
+            codes.push(plan.output(&command).await?);
         }
         for (i, plan) in plans.iter().enumerate() {
             let mut command = vec!["add-peer".to_owned()];
             command.extend(codes.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, code)| code.clone()));
             if command.len() > 1 {
-                output(&program, plan, &command).await?;
+                plan.output(&command).await?;
             }
         }
         let mut guardians = Vec::new();
-        for plan in &plans {
+        for plan in plans {
             let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-            let spec: Spec = sandbox
+            let mut spec: Spec = sandbox
                 .spec(&plan.name, &program)
                 .env("RUST_LOG", log)
                 .args(&plan.args)
                 .arg("run")
                 .arg(format!("--bitcoind-url={}", bitcoind.url()))
-                .arg(format!("--bitcoind-password-file={}", password_file(plan, bitcoind)?.display()));
-            guardians.push(Guardian { process: spec.start()?, url: plan.url.clone() });
+                .arg(format!("--bitcoind-password-file={}", credentials.display()));
+            if network.is_some() {
+                spec = spec.outlives_limit();
+            }
+            let (url, data_dir) = (plan.url.clone(), plan.data_dir.clone());
+            guardians.push(Guardian { process: spec.start()?, url, data_dir, plan });
         }
         for guardian in &guardians {
             guardian.ready().await?;
         }
-        let first = plans.first().context("a federation needs a guardian")?;
-        let invite = output(&program, first, &["invite".to_owned()]).await?;
+        let first = guardians.first().context("a federation needs a guardian")?;
+        let invite = first.command(&["invite"]).await?;
         Ok(Self { guardians, invite })
     }
 
@@ -145,6 +182,12 @@ impl Guardian {
         Ok(response.json().await?)
     }
 
+    /// Runs `guardiand` with this guardian's folder and addresses for another command; what it prints.
+    pub async fn command(&self, command: &[&str]) -> Result<String> {
+        let command: Vec<String> = command.iter().map(|part| (*part).to_owned()).collect();
+        self.plan.output(&command).await
+    }
+
     /// Its status.
     pub async fn status(&self) -> Result<StatusResponse> {
         self.get("/v1/status").await
@@ -156,24 +199,25 @@ impl Guardian {
     }
 }
 
-fn password_file(plan: &Plan, bitcoind: &Bitcoind) -> Result<PathBuf> {
-    let url = bitcoind.url_with_credentials();
-    let credentials =
-        url.split_once("//").and_then(|(_, rest)| rest.split_once('@')).context("no credentials")?.0;
-    let file = plan.data_dir.join("bitcoind-password");
-    std::fs::write(&file, credentials)?;
-    Ok(file)
+impl Plan {
+    /// What another run of the program, beside the guardian's own process, prints.
+    async fn output(&self, command: &[String]) -> Result<String> {
+        let output = tokio::process::Command::new(&self.program)
+            .args(&self.args)
+            .args(command)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("guardiand {}: {}", command.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
 }
 
-async fn output(program: &PathBuf, plan: &Plan, command: &[String]) -> Result<String> {
-    let output = tokio::process::Command::new(program)
-        .args(&plan.args)
-        .args(command)
-        .stdin(Stdio::null())
-        .output()
-        .await?;
-    if !output.status.success() {
-        bail!("guardiand {}: {}", command.join(" "), String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+fn credentials_of(bitcoind: &Bitcoind) -> Result<String> {
+    let url = bitcoind.url_with_credentials();
+    let credentials = url.split_once("//").and_then(|(_, rest)| rest.split_once('@'));
+    Ok(credentials.context("no credentials")?.0.to_owned())
 }

@@ -18,6 +18,7 @@
 
 pub mod binaries;
 pub mod bitcoind;
+pub mod chaos;
 pub mod ecash;
 #[cfg(feature = "e2e")]
 pub mod embedded_world;
@@ -25,6 +26,7 @@ pub mod federation;
 pub mod lightningd;
 mod lightningd_rpc;
 pub mod lightningd_world;
+pub mod network;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -39,6 +41,7 @@ pub use ecash::Ecash;
 pub use federation::Federation;
 pub use lightningd::Lightningd;
 pub use lightningd_world::LightningdWorld;
+pub use network::Network;
 pub use postgres::Postgres;
 pub use process::{Process, Signal, Spec};
 pub use sandbox::Sandbox;

@@ -61,6 +61,8 @@ pub struct Spec {
     stop: Signal,
     /// Sent to it when this process ends without having stopped it.
     orphan: Option<Signal>,
+    /// Whether a write over the [limit](Process::limit_files) is an error to it, rather than its end.
+    outlives_limit: bool,
 }
 
 impl Spec {
@@ -74,6 +76,7 @@ impl Spec {
             log,
             stop: Signal::Term,
             orphan: (!outlive).then_some(Signal::Kill),
+            outlives_limit: false,
         }
     }
 
@@ -113,6 +116,13 @@ impl Spec {
         self
     }
 
+    /// A write over the [limit](Process::limit_files) fails, as on a full disk, rather than ends it.
+    #[must_use]
+    pub fn outlives_limit(mut self) -> Self {
+        self.outlives_limit = true;
+        self
+    }
+
     /// The command, in a process group of its own.
     fn command(&self) -> Result<Command> {
         let mut command = match which("setpriv") {
@@ -123,10 +133,17 @@ impl Spec {
                     command.arg("--clear-groups");
                 }
                 command.arg(format!("--pdeathsig={}", self.orphan.map_or("clear", Signal::name)));
-                command.arg("--").arg(&self.program);
+                command.arg("--");
+                if self.outlives_limit {
+                    // What a shell ignores, the program that it becomes ignores too.
+                    command.args(["sh", "-c", r#"trap "" XFSZ; exec "$0" "$@""#]);
+                }
+                command.arg(&self.program);
                 command
             }
-            None if self.user.is_none() && self.orphan.is_none() => Command::new(&self.program),
+            None if self.user.is_none() && self.orphan.is_none() && !self.outlives_limit => {
+                Command::new(&self.program)
+            }
             None => bail!("setpriv is missing (Debian's package util-linux)"),
         };
         command.args(&self.args).envs(self.envs.iter().map(|(name, value)| (name, value)));
@@ -233,6 +250,18 @@ impl Process {
             bail!("{} has ended", self.spec.name);
         }
         send(signal, &child.id().to_string())
+    }
+
+    /// From now on no file of its may grow over this many bytes: for it, the disk is full.
+    pub fn limit_files(&self, bytes: u64) -> Result<()> {
+        let mut child = self.child();
+        if child.try_wait()?.is_some() {
+            bail!("{} has ended", self.spec.name);
+        }
+        let mut command = Command::new("prlimit");
+        command.args([format!("--pid={}", child.id()), format!("--fsize={bytes}:")]);
+        let status = command.status().context("can't run prlimit (Debian's package util-linux)")?;
+        if status.success() { Ok(()) } else { Err(anyhow!("prlimit for {} failed", self.spec.name)) }
     }
 
     /// Asks it to end, waits for that, and kills it if it takes too long, which is an error.

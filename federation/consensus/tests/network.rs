@@ -365,6 +365,20 @@ async fn a_differing_state_is_told_and_nothing_more_is_signed() {
 }
 
 #[tokio::test]
+async fn open_connections_of_strangers_keep_no_guardian_out() {
+    let federation = Federation::new(2);
+    let first = federation.links(0).await;
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        strangers.push(tokio::net::TcpStream::connect(federation.addresses[0]).await.unwrap());
+    }
+    let second = federation.links(1).await;
+    until("the guardians are connected", || first.status()[&1].connected && second.status()[&0].connected)
+        .await;
+    drop(strangers);
+}
+
+#[tokio::test]
 async fn a_stranger_is_turned_away() {
     let federation = Federation::new(2);
     let mut other = Federation::new(2);

@@ -19,7 +19,7 @@ use federation_store::WriteBatch;
 use tokio::sync::watch;
 
 use crate::epoch::apply::Applier;
-use crate::epoch::pool::Pool;
+use crate::epoch::pool::{NoRoom, Pool};
 use crate::epoch::verify::Verifier;
 use crate::state::{self, Decided, NEXT_EPOCH, TRANSACTIONS};
 
@@ -112,7 +112,7 @@ impl Running {
             alarms.extend(module.alarms(&self.module_reader(*id)).await?);
         }
         let epoch = *self.epochs.borrow();
-        let pool = self.pool.waiting().await as u64;
+        let pool = self.pool.waiting().entries as u64;
         Ok(StatusResponse {
             federation_id: self.federation,
             name: self.config.name.clone(),
@@ -177,11 +177,20 @@ impl Running {
             }
             Some(Decided::Accepted { .. }) | None => {}
         }
-        self.pool.add(txid, &verified.transaction).await?.map_err(|_| {
-            ApiError::unavailable(
+        self.pool.add(txid, &verified.transaction).await?.map_err(|no_room| match no_room {
+            NoRoom::Full => ApiError::unavailable(
                 "pool_full",
                 "too many transactions are waiting: try again, or another guardian",
-            )
+            ),
+            NoRoom::InputInUse => ApiError::unavailable(
+                "input_in_use",
+                "another transaction that spends the same input is waiting here: try again when it is decided, or \
+                 another guardian",
+            ),
+            NoRoom::KeyInUse => ApiError::unavailable(
+                "key_in_use",
+                "too many transactions with inputs of the same key are waiting here: try again, or another guardian",
+            ),
         })?;
         self.transaction(txid).await?.ok_or_else(|| {
             ApiError::new(500, "pool", "the transaction was kept, but is not found: ask again")
@@ -191,7 +200,7 @@ impl Running {
     /// Where a transaction stands; `None` if this guardian never saw it.
     pub async fn transaction(&self, txid: TxId) -> Result<Option<TransactionResponse>, DbError> {
         // Before the database: what leaves the pool is committed already.
-        let waiting = self.pool.contains(&txid).await;
+        let waiting = self.pool.contains(&txid);
         let (status, outputs) = match TRANSACTIONS.get(&self.agreed(), &txid).await? {
             Some(Decided::Accepted { epoch, outputs }) => {
                 let mut statuses = Vec::with_capacity(outputs.len());

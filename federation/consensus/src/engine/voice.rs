@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::message::epoch_of;
 use crate::NodeId;
 use crate::keygen::CoinKeys;
 
@@ -64,20 +65,21 @@ impl Voice {
         Self(Zeroizing::new(key.finalize().into()))
     }
 
-    fn tag(&self, id: &FrameId) -> Tag {
-        let hash = Sha256::new().chain_update(self.0.as_slice()).chain_update(id).finalize();
+    fn tag(&self, epoch: u64, id: &FrameId) -> Tag {
+        let key = Sha256::new().chain_update(self.0.as_slice());
+        let hash = key.chain_update(epoch.to_be_bytes()).chain_update(id).finalize();
         hash.first_chunk().copied().unwrap_or_default()
     }
 
-    /// Whether this guardian made that tag.
+    /// Whether this guardian made that tag for a frame of `epoch`.
     #[must_use]
-    pub fn made(&self, id: &FrameId, tag: &Tag) -> bool {
-        self.tag(id).ct_eq(tag).into()
+    pub fn made(&self, epoch: u64, id: &FrameId, tag: &Tag) -> bool {
+        self.tag(epoch, id).ct_eq(tag).into()
     }
 
     /// Puts the tag into a frame.
     pub(super) fn mark(&self, frame: &mut [u8]) {
-        let tag = self.tag(&frame_id(frame));
+        let tag = self.tag(epoch_of(frame).unwrap_or_default(), &frame_id(frame));
         if let Some(place) = frame.get_mut(AT..).and_then(|rest| rest.first_chunk_mut()) {
             *place = tag;
         }
@@ -94,10 +96,12 @@ mod tests {
         let mut frame = vec![7; 400];
         voice(1).mark(&mut frame);
         let (id, tag) = (frame_id(&frame), tag_of(&frame));
-        assert!(voice(1).made(&id, &tag) && !voice(2).made(&id, &tag));
+        let epoch = epoch_of(&frame).unwrap();
+        assert!(voice(1).made(epoch, &id, &tag) && !voice(2).made(epoch, &id, &tag));
+        assert!(!voice(1).made(epoch + 1, &id, &tag));
         frame[AT + 8] ^= 1;
         assert_ne!(frame_id(&frame), id);
-        assert!(!voice(1).made(&frame_id(&frame), &tag));
+        assert!(!voice(1).made(epoch, &frame_id(&frame), &tag));
         let _ = (frame_id(&[]), tag_of(&[1; 12]));
     }
 }

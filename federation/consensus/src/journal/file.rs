@@ -4,8 +4,9 @@
 //! and a new one begun; closed segments are deleted when all their epochs are done with. Before that, the
 //! first epoch that is still whole is written down: replaying half of an epoch's inputs could make
 //! the engine contradict what it said on all of them. A crash can
-//! tear the last record of the last segment only: it is cut off, since nothing that followed
-//! from it was sent. A bad record anywhere else is an error.
+//! tear the last records of the last segment only: they are cut off, since nothing that followed
+//! from them was sent. If it was damage after all, the others tell (amnesia rule). A bad record in
+//! a closed segment is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -57,7 +58,11 @@ impl FileJournal {
         for number in numbers {
             let (records, torn) = read(&folder, number)?;
             if torn.is_some() {
-                let what = format!("journal segment {number} in {} is damaged", folder.display());
+                let what = format!(
+                    "journal segment {number} in {} is damaged. Look after the disk, then move the folder away: \
+                     with a new journal the guardian asks the others what it has said",
+                    folder.display()
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
             closed.push(Segment { number, highest: records.iter().map(Record::epoch).max() });
@@ -196,6 +201,8 @@ fn write_number(folder: &Path, name: &str, number: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(epoch: u64, len: usize) -> Record {
@@ -239,6 +246,36 @@ mod tests {
         // The late record of epoch 2 is all that is left of it, so it isn't replayed.
         let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
         assert!(left.iter().all(|record| record.epoch() >= 4), "{:?}", left.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_damaged_segment_gives_a_part_of_its_records_or_an_error(at in 0usize..400, with: u8, closed: bool) {
+            let folder = tempfile::tempdir().unwrap();
+            let records: Vec<_> = (0..6).map(|epoch| frame(epoch, 40)).collect();
+            FileJournal::open(folder.path()).unwrap().append(&records).unwrap();
+            let file = path(folder.path(), 0);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = at % bytes.len();
+            let damaged = bytes[at] != with;
+            bytes[at] = with;
+            fs::write(&file, &bytes).unwrap();
+            if closed {
+                fs::write(path(folder.path(), 1), []).unwrap();
+                prop_assert_eq!(FileJournal::open(folder.path()).is_err(), damaged);
+            } else {
+                let left = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+                prop_assert!(records.starts_with(&left) && (left.len() < records.len()) == damaged);
+            }
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(path(folder.path(), 0), bytes).unwrap();
+            let _ = FileJournal::open(folder.path()).unwrap().replay().unwrap();
+        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The receiving side: accepts peers' connections, hands their frames over, acknowledges them.
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,7 +23,7 @@ use crate::NodeId;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Room for a greeting.
 const HELLO: usize = 64;
-/// Connections that haven't shown a pinned certificate yet. Anyone can open those.
+/// Connections of strangers at a time.
 const STRANGERS: usize = 64;
 
 /// Accepts connections until the links stop.
@@ -30,7 +33,7 @@ pub(super) async fn run(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
 ) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let mut strangers = Strangers::default();
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -45,12 +48,13 @@ pub(super) async fn run(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+        let known = Arc::new(AtomicBool::new(false));
+        let introduced = Arc::clone(&known);
         let (shared, tls, mut stop) = (shared.clone(), TlsAcceptor::from(Arc::clone(&tls)), stop.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let serve = async {
                 let handshake = timeout(HANDSHAKE, greet(&shared, tls, stream)).await;
-                drop(permit);
+                introduced.store(true, Ordering::Relaxed);
                 if let Ok(Ok(Some((peer, talk)))) = handshake {
                     let error = talk.await;
                     tracing::debug!(peer, %error, "peer's link closed");
@@ -61,6 +65,25 @@ pub(super) async fn run(
                 () = serve => {}
             }
         });
+        strangers.add(known, task.abort_handle());
+    }
+}
+
+/// Connections that haven't shown a pinned certificate yet. Anyone can open those, so there is room for a few only, and
+/// a new one takes the place of the oldest: whoever holds connections open keeps no guardian out.
+#[derive(Default)]
+struct Strangers(VecDeque<(Arc<AtomicBool>, AbortHandle)>);
+
+impl Strangers {
+    fn add(&mut self, known: Arc<AtomicBool>, task: AbortHandle) {
+        self.0.retain(|(known, task)| !known.load(Ordering::Relaxed) && !task.is_finished());
+        if self.0.len() >= STRANGERS
+            && let Some((known, oldest)) = self.0.pop_front()
+            && !known.load(Ordering::Relaxed)
+        {
+            oldest.abort();
+        }
+        self.0.push_back((known, task));
     }
 }
 

@@ -274,6 +274,13 @@ impl Links {
         if outgoing.push(channel, frame, config.max_queued) { Ok(()) } else { Err(LinkError::Full(to)) }
     }
 
+    /// The peers that our connection to is up, each with how often it has come up.
+    #[must_use]
+    pub fn connections(&self) -> BTreeMap<NodeId, u64> {
+        let connection = |(peer, outgoing): (&NodeId, &Arc<Outgoing>)| Some((*peer, outgoing.connection()?));
+        self.shared.outgoing.iter().filter_map(connection).collect()
+    }
+
     /// Every peer's link.
     #[must_use]
     pub fn status(&self) -> BTreeMap<NodeId, LinkStatus> {

@@ -126,6 +126,12 @@ impl Outgoing {
         state.last_seen = Some(Instant::now());
     }
 
+    /// How often the connection has come up, while it is.
+    pub(super) fn connection(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        state.connected.then_some(state.connects)
+    }
+
     pub(super) fn status(&self) -> LinkStatus {
         let state = lock(&self.state);
         LinkStatus {

@@ -88,15 +88,14 @@ impl Catchup {
 
     /// Whom to ask for what now. `ahead` are the connected peers that have committed epoch `next`, with their own next epoch.
     pub fn requests(&mut self, next: u64, ahead: &[(NodeId, u64)]) -> Vec<(NodeId, Request)> {
-        let Some(end) = ahead.iter().map(|(_, end)| *end).max() else { return Vec::new() };
-        if !self.active() && end < next.saturating_add(FAR) && self.idle_ticks < PATIENCE {
-            return Vec::new();
-        }
+        let patient = self.idle_ticks < PATIENCE;
+        let ahead: Vec<_> =
+            ahead.iter().filter(|(_, end)| !patient || *end >= next.saturating_add(FAR)).collect();
         if ahead.iter().all(|(peer, _)| self.shunned.contains(peer)) {
             self.shunned.clear();
         }
         let mut requests = Vec::new();
-        for (peer, their_end) in ahead {
+        for (peer, their_end) in &ahead {
             if self.asked.contains_key(peer) || self.shunned.contains(peer) || self.bytes >= MAX_BYTES {
                 continue;
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::catchup::Catchup;
 use super::finality::{Finality, News};
-use super::history::{Answer, Request, Tail};
+use super::history::{Answer, MAX_COUNT, Request, Tail};
 use super::network::Network;
 use super::peer::Peer;
 use super::speech::Speech;
@@ -32,6 +32,8 @@ const KEEP: u64 = 16;
 const KEEP_MOST: u64 = 256;
 /// Ticks between two questions for missing signatures.
 const REPAIR: u32 = 8;
+/// Ticks between two questions what was heard, to a peer that doesn't answer.
+const ASK_AGAIN: u32 = 20;
 
 /// What the core is told.
 #[derive(Debug)]
@@ -91,6 +93,7 @@ pub struct Core<N> {
     faults: BTreeMap<NodeId, BTreeMap<FaultKind, u64>>,
     /// Inputs that nothing has followed from yet, and the frames to acknowledge with them.
     records: Vec<Record>,
+    steps: Vec<Step>,
     unaccepted: Vec<LinkEvent>,
     events: Vec<ConsensusEvent>,
     ticks: u32,
@@ -134,6 +137,7 @@ impl<N: Network> Core<N> {
             finality,
             faults: BTreeMap::new(),
             records: Vec::new(),
+            steps: Vec::new(),
             unaccepted: Vec::new(),
             events: Vec::new(),
             ticks: 0,
@@ -164,6 +168,8 @@ impl<N: Network> Core<N> {
 
     /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
+        // What was handled and not passed on yet comes again.
+        self.steps.clear();
         let records = self.journal.replay()?;
         let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
@@ -201,12 +207,11 @@ impl<N: Network> Core<N> {
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
-        let mut steps = Vec::new();
         let mut tick = false;
         for input in inputs {
             match input {
                 Input::Frame(event) => {
-                    steps.extend(self.on_frame(&event)?);
+                    self.on_frame(&event)?;
                     if self.config.keeps(Protection::AcknowledgeWhenDurable) {
                         self.unaccepted.push(event);
                     } else {
@@ -214,23 +219,24 @@ impl<N: Network> Core<N> {
                     }
                 }
                 Input::Answer(event) => self.on_answer(&event),
-                Input::Propose { epoch, value } => steps.extend(self.on_propose(epoch, value)?),
+                Input::Propose { epoch, value } => self.on_propose(epoch, value)?,
                 Input::Committed(header) => {
                     self.committed = self.committed.max(header.epoch.saturating_add(1));
                     let news = self.finality.committed(&header);
                     self.tell(news);
-                    steps.push(self.engine.committed(self.committed));
+                    let step = self.engine.committed(self.committed);
+                    self.steps.push(step);
                 }
                 Input::Tick => tick = true,
             }
         }
         // Inputs that nothing follows from can wait for those that something does.
-        let speaks = steps.iter().any(|step| !step.messages.is_empty());
+        let speaks = self.steps.iter().any(|step| !step.messages.is_empty());
         let durable_first = self.config.keeps(Protection::JournalBeforeSend);
         if durable_first && (speaks || tick || self.unaccepted.len() >= GROUP) {
             self.flush()?;
         }
-        for step in steps {
+        for step in std::mem::take(&mut self.steps) {
             self.output(step);
         }
         if tick {
@@ -257,10 +263,9 @@ impl<N: Network> Core<N> {
         Ok(())
     }
 
-    fn on_frame(&mut self, event: &LinkEvent) -> Result<Option<Step>, ConsensusError> {
+    fn on_frame(&mut self, event: &LinkEvent) -> Result<(), ConsensusError> {
         if is_statement(&event.frame) {
-            self.on_statement(event)?;
-            return Ok(None);
+            return self.on_statement(event);
         }
         let step = self.engine.handle(event.from, event.frame.clone());
         if step.changed
@@ -269,7 +274,8 @@ impl<N: Network> Core<N> {
             self.hear(event.from, epoch, &event.frame);
             self.records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
         }
-        Ok(Some(step))
+        self.steps.push(step);
+        Ok(())
     }
 
     fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
@@ -288,10 +294,15 @@ impl<N: Network> Core<N> {
                 let news = self.finality.said(from, &signed);
                 self.tell(news);
             }
+            // Once a tick, whoever asks how often.
+            Ok(Statement::Ask) if peer.answered_at == Some(self.ticks) => {}
             Ok(Statement::Ask) => {
+                peer.answered_at = Some(self.ticks);
                 let answer = Statement::Heard(peer.heard(base, self.finality.last_proof())).encode();
                 self.network.send(from, CHANNEL_CONSENSUS, answer);
             }
+            // One answer a question.
+            Ok(Statement::Heard(_)) if peer.asked.is_none() || self.speech.has_answered(from) => {}
             Ok(Statement::Heard(heard)) => self.on_heard(from, &heard)?,
             Err(_) => self.fault(from, FaultKind::Malformed),
         }
@@ -319,24 +330,22 @@ impl<N: Network> Core<N> {
         if self.speech.settle(needed)
             && let Some((epoch, value)) = self.waiting.take()
         {
-            // Durable at once: it is rare.
-            let step = self.on_propose(epoch, value)?;
-            self.flush()?;
-            step.into_iter().for_each(|step| self.output(step));
+            self.on_propose(epoch, value)?;
         }
         Ok(())
     }
 
-    fn on_propose(&mut self, epoch: u64, value: Bytes) -> Result<Option<Step>, ConsensusError> {
+    fn on_propose(&mut self, epoch: u64, value: Bytes) -> Result<(), ConsensusError> {
         if !self.speech.is_settled() {
             self.waiting = Some((epoch, value));
-            return Ok(None);
+            return Ok(());
         }
         let step = self.engine.propose(epoch, &value)?;
         if step.changed {
             self.records.push(Record::Proposal { epoch, value });
         }
-        Ok(Some(step))
+        self.steps.push(step);
+        Ok(())
     }
 
     fn on_answer(&mut self, event: &LinkEvent) {
@@ -344,6 +353,10 @@ impl<N: Network> Core<N> {
         let from = event.from;
         match Answer::decode(event.frame.clone()) {
             Ok(Answer::Epoch { header, signatures, batch: None }) => {
+                // As many as were asked for.
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                let Some(left) = peer.signatures_asked.checked_sub(1) else { return };
+                peer.signatures_asked = left;
                 let news = self.finality.handed_on(header.epoch, header.hash(), &signatures);
                 self.tell(news);
             }
@@ -406,8 +419,9 @@ impl<N: Network> Core<N> {
         let connections = self.network.connections();
         for (id, connects) in &connections {
             let Some(peer) = self.peers.get_mut(id) else { continue };
+            let again = self.ticks.is_multiple_of(ASK_AGAIN);
             if !self.speech.has_answered(*id)
-                && peer.asked != Some(*connects)
+                && (peer.asked != Some(*connects) || again)
                 && self.network.send(*id, CHANNEL_CONSENSUS, Statement::Ask.encode())
             {
                 peer.asked = Some(*connects);
@@ -415,10 +429,14 @@ impl<N: Network> Core<N> {
         }
         let lacking = self.finality.lacking().filter(|_| self.ticks.is_multiple_of(REPAIR));
         if let Some((first, count)) = lacking {
-            let count = u8::try_from(count).unwrap_or(u8::MAX);
+            let count = u8::try_from(count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
             let request = Request { first, count, batches: false }.encode();
             for id in connections.keys() {
-                self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone());
+                if let Some(peer) = self.peers.get_mut(id)
+                    && self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone())
+                {
+                    peer.signatures_asked = MAX_COUNT;
+                }
             }
         }
     }

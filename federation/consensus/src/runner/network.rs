@@ -22,7 +22,6 @@ impl Network for Links {
     }
 
     fn connections(&self) -> BTreeMap<NodeId, u64> {
-        let status = self.status();
-        status.into_iter().filter(|(_, link)| link.connected).map(|(id, link)| (id, link.connects)).collect()
+        Self::connections(self)
     }
 }

@@ -16,6 +16,10 @@ pub(super) struct Peer {
     pub told: Option<(u64, u64)>,
     /// Over which connection it was asked what it has heard.
     pub asked: Option<u64>,
+    /// At which tick it was answered that question last.
+    pub answered_at: Option<u32>,
+    /// How many epochs' signatures it may still bring.
+    pub signatures_asked: u8,
 }
 
 impl Peer {

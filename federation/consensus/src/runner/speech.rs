@@ -75,7 +75,7 @@ impl Speech {
         let unknown = |(epoch, id, tag): &&(u64, FrameId, Tag)| {
             *epoch >= base
                 && !self.said.get(epoch).is_some_and(|said| said.contains(id))
-                && voice.made(id, tag)
+                && voice.made(*epoch, id, tag)
         };
         let spoken = heard.frames.iter().filter(unknown).map(|(epoch, ..)| epoch.saturating_add(1)).max();
         // Of forgotten epochs, anything may have been heard.

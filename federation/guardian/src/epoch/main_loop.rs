@@ -10,7 +10,7 @@ use federation_core::{PeerId, module};
 use federation_store::WriteBatch;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::contribution::{Contribution, MAX_CONTRIBUTION};
+use super::contribution::{Contribution, MAX_CONTRIBUTION, MAX_ITEM_COUNT};
 use crate::error::GuardianError;
 use crate::running::Running;
 use crate::state::{self, HISTORY, NEXT_EPOCH};
@@ -80,7 +80,7 @@ impl MainLoop {
 
     /// What this guardian has to say, and whether it is worth an epoch.
     async fn contribution(&self) -> Result<(Contribution, bool), DbError> {
-        let transactions = self.running.pool.draw().await;
+        let transactions: Vec<_> = self.running.pool.draw().iter().map(|bytes| bytes.to_vec()).collect();
         let mut opens = !transactions.is_empty();
         let mut contribution = Contribution { items: Vec::new(), transactions };
         let used = |bytes: &Vec<u8>| bytes.len().saturating_add(16);
@@ -92,7 +92,8 @@ impl MainLoop {
             opens |= proposal.opens_epoch;
             for body in proposal.items {
                 // What does not fit waits for the next epoch: modules propose again what is not applied.
-                if let Some(left) = room.checked_sub(used(&body)) {
+                let fits = contribution.items.len() < MAX_ITEM_COUNT && body.len() <= module::MAX_ITEM;
+                if let Some(left) = room.checked_sub(used(&body)).filter(|_| fits) {
                     room = left;
                     contribution.items.push(module::item(*id, body));
                 }
@@ -121,7 +122,7 @@ impl MainLoop {
         for (peer, what) in &applied.faults {
             running.count_fault(*peer, what);
         }
-        running.pool.forgotten(&applied.decided).await;
+        running.pool.forgotten(&applied.decided);
         running.verifier.forget(&applied.decided);
         running.epochs.send_replace(next);
         tracing::debug!(epoch, accepted = applied.accepted, rejected = applied.rejected, "epoch applied");

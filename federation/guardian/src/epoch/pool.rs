@@ -1,54 +1,69 @@
 //! Transactions that were handed in here and are not decided yet.
 //!
 //! An entry is durable before `proposed` is answered, and stays until its epoch is committed. The
-//! pool is bounded; what is over the bound is refused, never dropped later.
+//! pool is bounded; what is over a bound is refused, never dropped later. Submissions that come while the disk is
+//! busy are made durable together, in one commit. [`entries`](super::entries) says what may come in and who is drawn.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use federation_core::db::{Database, DbError};
 use federation_core::encoding::encode;
 use federation_core::{FederationId, Transaction, TxId};
 use federation_store::WriteBatch;
-use rand::seq::SliceRandom;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::contribution::MAX_TRANSACTIONS;
+use super::contribution::{MAX_TRANSACTION_COUNT, MAX_TRANSACTIONS};
+pub use super::entries::NoRoom;
+use super::entries::{Candidate, Entries, MAX_BYTES, MAX_ENTRIES, Reserved};
 use crate::state::{self, POOL};
 
-/// The most transactions that wait.
-const MAX_ENTRIES: usize = 10_000;
-/// The most bytes that wait.
-const MAX_BYTES: usize = 64 << 20;
-
-/// One transaction in the pool.
-struct Entry {
-    txid: TxId,
-    bytes: Arc<[u8]>,
-}
-
-#[derive(Default)]
-struct Entries {
-    by_hash: BTreeMap<[u8; 32], Entry>,
-    /// How many entries share a transaction id (the same transaction with other signatures).
-    ids: BTreeMap<TxId, usize>,
-    bytes: usize,
-}
+/// The most submissions of one commit.
+const GROUP: usize = 256;
 
 /// The pending pool.
 pub struct Pool {
-    db: Arc<dyn Database>,
-    entries: Mutex<Entries>,
-    /// Notified when there is something new to propose.
-    pub work: Arc<Notify>,
+    entries: Arc<Mutex<Entries>>,
+    writes: mpsc::UnboundedSender<Write>,
+    failed: watch::Receiver<Option<String>>,
 }
 
-/// The pool has no room.
-#[derive(Debug)]
-pub struct Full;
+/// A submission on its way to the disk.
+struct Write {
+    /// `None`: the same transaction is on its way already, in front of this.
+    entry: Option<([u8; 32], Arc<[u8]>)>,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+/// How full the pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many transactions wait.
+    pub entries: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// How long the oldest has waited.
+    pub oldest: Duration,
+}
+
+impl Waiting {
+    /// Whether it holds as much as a contribution takes.
+    pub fn fills_a_contribution(&self) -> bool {
+        self.bytes >= MAX_TRANSACTIONS || self.entries >= MAX_TRANSACTION_COUNT
+    }
+
+    /// Whether submissions are going to be refused soon: nine tenths of a bound are used.
+    pub fn nearly_full(&self) -> bool {
+        self.entries >= MAX_ENTRIES / 10 * 9 || self.bytes >= MAX_BYTES / 10 * 9
+    }
+}
+
+fn lock(entries: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Pool {
-    /// Reads what was left at the last stop.
+    /// Reads what was left at the last stop. `work` is notified when there is something new to propose.
     pub async fn open(
         db: Arc<dyn Database>,
         federation: FederationId,
@@ -57,98 +72,125 @@ impl Pool {
         let mut entries = Entries::default();
         for (hash, bytes) in POOL.all(&state::local_reader(Arc::clone(&db) as _)).await? {
             if let Ok(transaction) = Transaction::from_bytes(&bytes) {
-                entries.insert(hash, transaction.txid(federation), bytes.into());
+                let txid = transaction.txid(federation);
+                entries.restore(Candidate::new(hash, txid, bytes.into(), &transaction.inputs));
             }
         }
-        Ok(Self { db, entries: Mutex::new(entries), work })
+        let entries = Arc::new(Mutex::new(entries));
+        let (writes, queue) = mpsc::unbounded_channel();
+        let (failure, failed) = watch::channel(None);
+        let writer = Writer { db, entries: Arc::clone(&entries), work };
+        tokio::spawn(async move {
+            if let Err(error) = writer.run(queue).await {
+                failure.send_replace(Some(error));
+            }
+        });
+        Ok(Self { entries, writes, failed })
     }
 
     /// Keeps a transaction until it is decided; durable when it returns.
-    pub async fn add(&self, txid: TxId, transaction: &Transaction) -> Result<Result<(), Full>, DbError> {
+    pub async fn add(&self, txid: TxId, transaction: &Transaction) -> Result<Result<(), NoRoom>, DbError> {
         let hash = transaction.hash();
-        let bytes = encode(transaction);
+        let bytes: Arc<[u8]> = encode(transaction).into();
+        let candidate = Candidate::new(hash, txid, Arc::clone(&bytes), &transaction.inputs);
+        let (done, durable) = oneshot::channel();
         {
-            let entries = self.entries.lock().await;
-            if entries.by_hash.contains_key(&hash) {
-                return Ok(Ok(()));
-            }
-            if entries.by_hash.len() >= MAX_ENTRIES || entries.bytes.saturating_add(bytes.len()) > MAX_BYTES {
-                return Ok(Err(Full));
-            }
+            // The queue has the order of the reservations: who comes second waits behind the first.
+            let mut entries = lock(&self.entries);
+            let entry = match entries.reserve(candidate) {
+                Ok(Reserved::Durable) => return Ok(Ok(())),
+                Ok(Reserved::New) => Some((hash, bytes)),
+                Ok(Reserved::Soon) => None,
+                Err(no_room) => return Ok(Err(no_room)),
+            };
+            self.writes.send(Write { entry, done }).map_err(|_| closed())?;
         }
-        let mut batch = WriteBatch::new(Arc::clone(&self.db));
-        POOL.put(&mut state::local(&mut batch), &hash, &bytes);
-        batch.commit().await?;
-        self.entries.lock().await.insert(hash, txid, bytes.into());
-        self.work.notify_one();
+        durable.await.map_err(|_| closed())?.map_err(DbError::Engine)?;
         Ok(Ok(()))
     }
 
     /// Whether a transaction is waiting.
-    pub async fn contains(&self, txid: &TxId) -> bool {
-        self.entries.lock().await.ids.contains_key(txid)
+    pub fn contains(&self, txid: &TxId) -> bool {
+        lock(&self.entries).contains(txid)
     }
 
-    /// How many wait.
-    pub async fn waiting(&self) -> usize {
-        self.entries.lock().await.by_hash.len()
+    /// How full it is.
+    pub fn waiting(&self) -> Waiting {
+        let entries = lock(&self.entries);
+        Waiting { entries: entries.len(), bytes: entries.bytes(), oldest: entries.oldest() }
     }
 
-    /// A fair draw that fits into a contribution: all when there are few, else a random part, so that
-    /// no client's transactions stand behind another's.
-    pub async fn draw(&self) -> Vec<Vec<u8>> {
-        let entries = self.entries.lock().await;
-        let mut waiting: Vec<_> = entries.by_hash.values().map(|entry| Arc::clone(&entry.bytes)).collect();
-        drop(entries);
-        waiting.shuffle(&mut rand::thread_rng());
-        let mut room = MAX_TRANSACTIONS;
-        let mut drawn = Vec::new();
-        for bytes in waiting {
-            // Four bytes of length go with each in the encoding.
-            if let Some(left) = room.checked_sub(bytes.len().saturating_add(4)) {
-                room = left;
-                drawn.push(bytes.to_vec());
-            }
-        }
-        drawn
+    /// A fair draw that fits into a contribution.
+    pub fn draw(&self) -> Vec<Arc<[u8]>> {
+        lock(&self.entries).draw(&mut rand::thread_rng(), MAX_TRANSACTIONS, MAX_TRANSACTION_COUNT)
     }
 
     /// Takes decided transactions out, in the epoch's own commit.
     pub fn forget(&self, batch: &mut WriteBatch, hashes: &[[u8; 32]]) {
+        let entries = lock(&self.entries);
         let mut local = state::local(batch);
-        for hash in hashes {
+        for hash in hashes.iter().filter(|hash| entries.has(hash)) {
             POOL.delete(&mut local, hash);
         }
     }
 
     /// The same in memory, after the commit.
-    pub async fn forgotten(&self, hashes: &[[u8; 32]]) {
-        let mut entries = self.entries.lock().await;
+    pub fn forgotten(&self, hashes: &[[u8; 32]]) {
+        let mut entries = lock(&self.entries);
         for hash in hashes {
             entries.remove(hash);
         }
     }
-}
 
-impl Entries {
-    fn insert(&mut self, hash: [u8; 32], txid: TxId, bytes: Arc<[u8]>) {
-        let size = bytes.len();
-        if self.by_hash.insert(hash, Entry { txid, bytes }).is_none() {
-            self.bytes = self.bytes.saturating_add(size);
-            let count = self.ids.entry(txid).or_default();
-            *count = count.saturating_add(1);
+    /// Resolves when the pool can't be written any more, with the reason: the guardian has to stop.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "its writer ended".to_owned(),
         }
     }
+}
 
-    fn remove(&mut self, hash: &[u8; 32]) {
-        if let Some(entry) = self.by_hash.remove(hash) {
-            self.bytes = self.bytes.saturating_sub(entry.bytes.len());
-            if let Some(count) = self.ids.get_mut(&entry.txid) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.ids.remove(&entry.txid);
-                }
+fn closed() -> DbError {
+    DbError::Engine("the pool is closed: the guardian stops".to_owned())
+}
+
+/// Makes submissions durable. A task of its own: a client that hangs up must not cut off the commit of others.
+struct Writer {
+    db: Arc<dyn Database>,
+    entries: Arc<Mutex<Entries>>,
+    work: Arc<Notify>,
+}
+
+impl Writer {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Write>) -> Result<(), String> {
+        let mut group = Vec::new();
+        while queue.recv_many(&mut group, GROUP).await > 0 {
+            let result = self.write(&group).await.map_err(|error| error.to_string());
+            for write in group.drain(..) {
+                // Nobody may be waiting any more: it is kept all the same.
+                let _ = write.done.send(result.clone());
             }
+            result?;
         }
+        Ok(())
+    }
+
+    async fn write(&self, group: &[Write]) -> Result<(), DbError> {
+        let new = || group.iter().filter_map(|write| write.entry.as_ref());
+        let mut batch = WriteBatch::new(Arc::clone(&self.db));
+        for (hash, bytes) in new() {
+            POOL.put(&mut state::local(&mut batch), hash, &bytes.to_vec());
+        }
+        batch.commit().await?;
+        let gone = lock(&self.entries).durable(new().map(|(hash, _)| *hash));
+        self.work.notify_one();
+        // Decided while they were on their way here: another guardian had them, too.
+        let mut batch = WriteBatch::new(Arc::clone(&self.db));
+        for hash in gone {
+            POOL.delete(&mut state::local(&mut batch), &hash);
+        }
+        batch.commit().await
     }
 }

@@ -1,0 +1,137 @@
+//! What must hold when all is over: nothing that was promised is lost, and all guardians have the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use federation_core::TxId;
+use federation_core::rest::{AuditResponse, TransactionResponse, TransactionStatus};
+use futures::StreamExt as _;
+use reqwest::StatusCode;
+
+use super::summary::Summary;
+use super::witness::Said;
+use super::world::World;
+use crate::scenario::conserved;
+
+/// How long the wallets may take to finish what is under way.
+const END: Duration = Duration::from_secs(240);
+/// How many transactions are asked for at a time.
+const AT_ONCE: usize = 8;
+
+/// Ends the load and checks everything; all guardians must have been healed. An error says what could not be checked, or
+/// whose money is missing; what differs between guardians is in the summary.
+pub async fn finish(world: &mut World) -> Result<()> {
+    let held = world.load.end(&world.bitcoind, END).await?;
+    world.summary.epochs = world.quiet().await?;
+    world.summary.handed = world.load.received();
+    world.summary.races = world.load.races();
+    transactions(world).await?;
+    let mut audits = Vec::new();
+    for guardian in &world.federation.guardians {
+        audits.push(guardian.get::<AuditResponse>("/v1/audit").await?);
+        for alarm in guardian.status().await?.alarms {
+            world.summary.findings.push(format!("ALARM of {}: {alarm}", guardian.process.name()));
+        }
+    }
+    let first = audits.first().context("no guardians")?;
+    for (guardian, audit) in world.federation.guardians.iter().zip(&audits) {
+        if audit != first {
+            world.summary.fork(format!("{}'s audit is {audit:?}, not {first:?}", guardian.process.name()));
+        }
+    }
+    conserved(first, &held)?;
+    let total: u64 = held.iter().sum();
+    let deposited = world.load.deposited() * 1000;
+    ensure!(total == deposited, "{deposited} msat were deposited, {total} msat are held");
+    Ok(())
+}
+
+/// Asks all guardians for all transactions that anybody has ever said anything about.
+async fn transactions(world: &mut World) -> Result<()> {
+    let http = reqwest::Client::new();
+    let urls: Vec<_> = world.federation.guardians.iter().map(|guardian| guardian.url.as_str()).collect();
+    let asked = world.load.ledger().all().into_iter().map(|(txid, said)| {
+        let (http, urls) = (&http, &urls);
+        async move {
+            let mut now = Vec::new();
+            for url in urls {
+                now.push(ask(http, url, txid).await?);
+            }
+            anyhow::Ok((txid, said, now))
+        }
+    });
+    let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    for answer in answers {
+        let (txid, said, now) = answer?;
+        judge(txid, &said, &now, &mut world.summary);
+    }
+    Ok(())
+}
+
+/// Where a transaction stands at a guardian; `None` if it is unknown there.
+async fn ask(http: &reqwest::Client, url: &str, txid: TxId) -> Result<Option<TransactionStatus>> {
+    let response = http.get(format!("{url}/v1/transactions/{txid}")).send().await?;
+    match response.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        StatusCode::OK => Ok(Some(response.json::<TransactionResponse>().await?.status)),
+        status => bail!("{url} answers {status} about {txid}"),
+    }
+}
+
+/// One transaction: what was said of it against what all guardians say now.
+fn judge(txid: TxId, said: &Said, now: &[Option<TransactionStatus>], summary: &mut Summary) {
+    let (mut accepted, mut rejected, mut open) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for status in now {
+        match status {
+            Some(TransactionStatus::Accepted { epoch }) => _ = accepted.insert(*epoch),
+            Some(TransactionStatus::Rejected { code, .. }) => _ = rejected.insert(code.clone()),
+            Some(TransactionStatus::Proposed) | None => open += 1,
+        }
+    }
+    let promised = !said.proposed.is_empty() || !said.accepted.is_empty() || !said.rejected.is_empty();
+    let decisions = accepted.len() + rejected.len();
+    if decisions == 0 && promised {
+        summary.lost(format!("{txid}: {said:?}, now {now:?}"));
+    } else if decisions > 1 || (decisions == 1 && open > 0) {
+        summary.fork(format!("{txid}: {said:?}, now {now:?}"));
+    } else if !said.accepted.is_subset(&accepted) {
+        summary.lost(format!("{txid} was accepted: {said:?}, now {now:?}"));
+    }
+    summary.transactions += u64::from(!accepted.is_empty());
+    summary.rejected += u64::from(!rejected.is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(said: &Said, now: &[Option<TransactionStatus>]) -> (u64, u64) {
+        let mut summary = Summary::default();
+        judge(TxId([1; 32]), said, now, &mut summary);
+        (summary.lost, summary.forks)
+    }
+
+    #[test]
+    fn what_was_promised_is_there_and_the_same_everywhere() {
+        let accepted = |epoch| Some(TransactionStatus::Accepted { epoch });
+        let rejected = || Some(TransactionStatus::Rejected { code: "c".to_owned(), reason: String::new() });
+        let open = || Some(TransactionStatus::Proposed);
+        let proposed = Said { proposed: BTreeSet::from([2]), ..Said::default() };
+        let was_accepted = Said { accepted: BTreeSet::from([7]), ..Said::default() };
+        let wiped = Said::default();
+        for good in [[accepted(7), accepted(7)], [rejected(), rejected()]] {
+            assert_eq!(found(&proposed, &good), (0, 0));
+        }
+        assert_eq!(found(&was_accepted, &[accepted(7), accepted(7)]), (0, 0));
+        assert_eq!(found(&wiped, &[None, None]), (0, 0));
+        assert_eq!(found(&proposed, &[None, None]), (1, 0));
+        assert_eq!(found(&proposed, &[open(), open()]), (1, 0));
+        assert_eq!(found(&was_accepted, &[accepted(8), accepted(8)]), (1, 0));
+        assert_eq!(found(&was_accepted, &[rejected(), rejected()]), (1, 0));
+        assert_eq!(found(&was_accepted, &[accepted(7), accepted(8)]), (0, 1));
+        assert_eq!(found(&proposed, &[accepted(7), None]), (0, 1));
+        assert_eq!(found(&proposed, &[accepted(7), rejected()]), (0, 1));
+        assert_eq!(found(&wiped, &[accepted(7), open()]), (0, 1));
+    }
+}
