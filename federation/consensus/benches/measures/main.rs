@@ -2,13 +2,15 @@
 //!
 //! Every row is measured in this one run, on this machine; names after `--` pick some of them (`epochs`, `large`).
 
-#![allow(clippy::expect_used, clippy::indexing_slicing)] // nothing from outside comes here
-
 mod bare;
 mod cpu;
 mod engines;
 mod epochs;
+mod fleet;
+mod flushes;
+mod idle;
 mod journals;
+mod slow_disk;
 mod table;
 
 use anyhow::Result;
@@ -17,10 +19,18 @@ use table::Row;
 type Measure = fn() -> Result<Vec<Row>>;
 
 /// In the order of the table.
-const MEASURES: [(&str, Measure); 2] = [
-    ("epochs", || epochs::measure(1_000, 200, 2.0)),
+const MEASURES: [(&str, Measure); 5] = [
+    ("epochs", || epochs::measure(1_000, 300, 2.0)),
+    ("flushes", || run(flushes::measure())),
     ("large", || epochs::measure(100_000, 20, 0.4)),
+    ("idle", || run(idle::measure())),
+    ("slow-disk", || run(slow_disk::measure())),
 ];
+
+/// Threads as a guardian has them.
+fn run(measure: impl Future<Output = Result<Vec<Row>>>) -> Result<Vec<Row>> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure)
+}
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
