@@ -63,7 +63,12 @@ pub fn measure(size: usize, epochs: usize, bar: f64) -> Result<Vec<Row>> {
     let ratio = |to: Cpu| ours.user.as_secs_f64() / to.user.as_secs_f64();
     let per = |count: u64| count as f64 / (N as usize * (TURNS + 1) * epochs) as f64;
     Ok(vec![
-        Row::at_most(format!("user CPU an epoch of 4 × {name}, against bare hbbft"), ratio(theirs), bar, " ×"),
+        Row::at_most(
+            format!("user CPU an epoch of 4 × {name}, against bare hbbft"),
+            ratio(theirs),
+            bar,
+            " ×",
+        ),
         Row::info("engine, journal, codec", format!("{:.2} ms", each(ours.user))),
         Row::info("  in the kernel beside it (journal, in memory)", format!("{:.2} ms", each(ours.system))),
         Row::info("  flushes a guardian", format!("{:.1}", per(flushes.iter().map(|w| w.flushes()).sum()))),
@@ -72,9 +77,6 @@ pub fn measure(size: usize, epochs: usize, bar: f64) -> Result<Vec<Row>> {
             "bare hbbft, messages in bincode both ways",
             format!("{:.2} ms (ratio {:.2})", each(theirs_coded.user), ratio(theirs_coded)),
         ),
-        Row::info(
-            "message rounds, frames of an epoch",
-            format!("{}, {}", engines.rounds, engines.frames),
-        ),
+        Row::info("message rounds, frames of an epoch", format!("{}, {}", engines.rounds, engines.frames)),
     ])
 }

@@ -222,8 +222,7 @@ async fn start(
     folder: &Path,
     delay: Duration,
 ) -> Result<Guardian> {
-    let (journal, written) =
-        Watched::new(FileJournal::open(folder.join(format!("{me}.journal")))?, delay);
+    let (journal, written) = Watched::new(FileJournal::open(folder.join(format!("{me}.journal")))?, delay);
     let file = OpenOptions::new().create(true).append(true).open(folder.join(format!("{me}.store")))?;
     let (epochs, signatures) = (Mutex::default(), Mutex::default());
     let store = Arc::new(Store { epochs, signatures, file: Mutex::new(file), delay });

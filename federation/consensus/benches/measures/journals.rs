@@ -11,7 +11,6 @@ use federation_consensus::journal::{Journal, Record};
 #[derive(Debug, Default)]
 pub struct Written {
     flushes: AtomicU64,
-    records: AtomicU64,
     nanos: AtomicU64,
 }
 
@@ -19,11 +18,6 @@ impl Written {
     /// How often the disk was waited for.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
-    }
-
-    /// How many records were written.
-    pub fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
     }
 
     /// How long was waited for the disk.
@@ -59,7 +53,6 @@ impl<J: Journal> Journal for Watched<J> {
             std::thread::sleep(self.delay);
         }
         self.written.flushes.fetch_add(1, Ordering::Relaxed);
-        self.written.records.fetch_add(records.len() as u64, Ordering::Relaxed);
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.written.nanos.fetch_add(nanos, Ordering::Relaxed);
         Ok(())

@@ -48,7 +48,8 @@ fn short(value: f64) -> String {
 
 /// The rows in columns.
 pub fn print(rows: &[Row]) {
-    let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
+    let width =
+        |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
     let (a, b, c) = (width(|row| &row.measure), width(|row| &row.value), width(|row| &row.bar));
     println!("\n{:a$}  {:b$}  {:c$}  result", "measure", "value", "bar");
     println!("{}", "─".repeat(a + b + c + 12));

@@ -1,7 +1,7 @@
 //! The state machine of a running guardian: engine, journal, what peers are owed, what they said. No I/O but the
 //! journal's; whoever drives it brings the inputs and passes on the outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -9,13 +9,16 @@ use bytes::Bytes;
 
 use super::catchup::Catchup;
 use super::finality::{Finality, News};
+use super::gather::{Gather, Wait};
 use super::history::{Answer, MAX_COUNT, Request, Tail};
 use super::network::Network;
 use super::peer::Peer;
 use super::speech::Speech;
 use super::statement::{Heard, Statement, is_statement};
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
-use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, Voice, epoch_of, frame_id, tag_of};
+use crate::engine::{
+    Engine, EngineConfig, FaultKind, Outgoing, Step, Target, Voice, binds, epoch_of, frame_id, tag_of,
+};
 use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
 use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
@@ -93,7 +96,14 @@ pub struct Core<N> {
     faults: BTreeMap<NodeId, BTreeMap<FaultKind, u64>>,
     /// Inputs that nothing has followed from yet, and the frames to acknowledge with them.
     records: Vec<Record>,
-    steps: Vec<Step>,
+    /// What waits for them to be durable.
+    unsaid: Vec<Outgoing>,
+    gather: Gather,
+    ticked: bool,
+    /// Whether there were inputs at the last tick that weren't durable.
+    waited: bool,
+    /// Peers may forget all that they would say in epochs below: what they have said there is durable here.
+    announced: u64,
     unaccepted: Vec<LinkEvent>,
     events: Vec<ConsensusEvent>,
     ticks: u32,
@@ -137,7 +147,11 @@ impl<N: Network> Core<N> {
             finality,
             faults: BTreeMap::new(),
             records: Vec::new(),
-            steps: Vec::new(),
+            unsaid: Vec::new(),
+            gather: Gather::default(),
+            ticked: false,
+            waited: false,
+            announced: tail.next_epoch,
             unaccepted: Vec::new(),
             events: Vec::new(),
             ticks: 0,
@@ -169,7 +183,7 @@ impl<N: Network> Core<N> {
     /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
         // What was handled and not passed on yet comes again.
-        self.steps.clear();
+        self.unsaid.clear();
         let records = self.journal.replay()?;
         let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
@@ -207,7 +221,19 @@ impl<N: Network> Core<N> {
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
-        let mut tick = false;
+        let mut told = self.take(inputs)?;
+        told.extend(self.settle()?);
+        Ok(told)
+    }
+
+    /// The first half of a round: handles inputs. What has to be durable first waits for [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// As for [`round`](Self::round).
+    pub fn take(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
         for input in inputs {
             match input {
                 Input::Frame(event) => {
@@ -225,19 +251,47 @@ impl<N: Network> Core<N> {
                     let news = self.finality.committed(&header);
                     self.tell(news);
                     let step = self.engine.committed(self.committed);
-                    self.steps.push(step);
+                    self.led_to(step);
                 }
-                Input::Tick => tick = true,
+                Input::Tick => self.ticked = true,
             }
         }
-        // Inputs that nothing follows from can wait for those that something does.
-        let speaks = self.steps.iter().any(|step| !step.messages.is_empty());
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Whether anything waits for the disk.
+    #[must_use]
+    pub const fn speaks(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
+    /// Whether more that belongs into the same flush is about to come.
+    #[must_use]
+    pub fn gathers(&self) -> Wait {
+        let enough = (self.config.n - max_faulty(self.config.n)) as usize;
+        if self.unaccepted.len() < GROUP { self.gather.wait(&self.unsaid, enough) } else { Wait::No }
+    }
+
+    /// The second half: makes durable what something follows from, and says it.
+    ///
+    /// # Errors
+    /// As for [`round`](Self::round).
+    pub fn settle(&mut self) -> Result<Vec<ConsensusEvent>, ConsensusError> {
+        let tick = std::mem::take(&mut self.ticked);
         let durable_first = self.config.keeps(Protection::JournalBeforeSend);
-        if durable_first && (speaks || tick || self.unaccepted.len() >= GROUP) {
+        // Inputs that nothing follows from can wait for those that something does, but not for ever.
+        let waited = tick && (self.waited || self.records.is_empty());
+        if durable_first && (self.speaks() || waited || self.unaccepted.len() >= GROUP) {
             self.flush()?;
         }
-        for step in std::mem::take(&mut self.steps) {
-            self.output(step);
+        if tick {
+            self.waited = !self.records.is_empty();
+        }
+        if self.records.is_empty() || !durable_first {
+            self.announced = self.committed;
+        }
+        for message in std::mem::take(&mut self.unsaid) {
+            self.post(&message);
         }
         if tick {
             self.on_tick();
@@ -260,6 +314,8 @@ impl<N: Network> Core<N> {
         for event in self.unaccepted.drain(..) {
             event.accept();
         }
+        self.gather.flushed();
+        self.waited = false;
         Ok(())
     }
 
@@ -272,14 +328,17 @@ impl<N: Network> Core<N> {
             && let Some(epoch) = epoch_of(&event.frame)
         {
             self.hear(event.from, epoch, &event.frame);
+            if epoch >= self.emitted {
+                self.gather.heard(event.from);
+            }
             self.records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
         }
-        self.steps.push(step);
+        self.led_to(step);
         Ok(())
     }
 
     fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
-        if let Some(peer) = self.peers.get_mut(&from) {
+        if let Some(peer) = self.peers.get_mut(&from).filter(|_| binds(frame)) {
             peer.hear(epoch, frame_id(frame), tag_of(frame));
         }
     }
@@ -344,7 +403,7 @@ impl<N: Network> Core<N> {
         if step.changed {
             self.records.push(Record::Proposal { epoch, value });
         }
-        self.steps.push(step);
+        self.led_to(step);
         Ok(())
     }
 
@@ -441,15 +500,33 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// Passes on what is durable.
-    fn output(&mut self, step: Step) {
-        for message in step.messages {
+    /// What an input has led to: only messages that [bind](binds) wait until it is durable. What was agreed is
+    /// agreed, whether this guardian remembers why or not.
+    fn led_to(&mut self, step: Step) {
+        let (bound, free) = step.messages.into_iter().partition(|message| binds(&message.frame));
+        let bound: Vec<Outgoing> = bound;
+        self.unsaid.extend(bound);
+        if step.wants_proposal.is_some() {
+            self.gather.asked();
+        }
+        self.output(Step { messages: free, ..step });
+    }
+
+    fn post(&mut self, message: &Outgoing) {
+        if binds(&message.frame) {
             self.speech.say(message.epoch, &message.frame);
-            for (id, peer) in &mut self.peers {
-                if message.target == Target::All || message.target == Target::Node(*id) {
-                    peer.outbox.push(message.epoch, message.frame.clone());
-                }
+        }
+        for (id, peer) in &mut self.peers {
+            if message.target == Target::All || message.target == Target::Node(*id) {
+                peer.outbox.push(message.epoch, message.frame.clone());
             }
+        }
+    }
+
+    /// Passes on what is durable, or need not be.
+    fn output(&mut self, step: Step) {
+        for message in &step.messages {
+            self.post(message);
         }
         for (node, kind) in step.faults {
             self.fault(node, kind);
@@ -518,25 +595,33 @@ impl<N: Network> Core<N> {
 
     /// Tells every connected peer where this guardian is and what it has signed, then what the engine says.
     fn say(&mut self) {
+        let mut partners = BTreeSet::new();
         for (id, connects) in self.network.connections() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            if peer.told != Some((self.committed, connects)) {
-                let signed: Vec<_> = match peer.told {
-                    Some((before, connection)) if connection == connects => {
-                        (before..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
+            let now = (self.committed, self.announced, connects);
+            if peer.told != Some(now) {
+                let before = peer.told.filter(|(.., connection)| *connection == connects);
+                let signed: Vec<_> = match before {
+                    Some((signed, ..)) => {
+                        (signed..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
                     }
-                    _ => self.finality.own_signatures(),
+                    None => self.finality.own_signatures(),
                 };
                 let statements = signed.into_iter().map(Statement::Signed);
-                let mut all = statements.chain([Statement::Next(self.committed)]);
+                let next = before.is_none_or(|(_, next, _)| next != self.announced);
+                let mut all = statements.chain(next.then_some(Statement::Next(self.announced)));
                 if all.all(|said| self.network.send(id, CHANNEL_CONSENSUS, said.encode())) {
-                    peer.told = Some((self.committed, connects));
+                    peer.told = Some(now);
                 }
             }
-            if self.speech.is_settled() && peer.told == Some((self.committed, connects)) {
+            if self.speech.is_settled() && peer.told == Some(now) {
                 peer.outbox.flush(&self.network, id, self.config.window);
             }
+            if peer.outbox.next().is_some_and(|next| next + 1 >= self.committed && next <= self.committed) {
+                partners.insert(id);
+            }
         }
+        self.gather.partners(partners);
     }
 
     fn publish(&self) {
