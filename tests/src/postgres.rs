@@ -17,8 +17,9 @@ pub struct Postgres {
     process: Process,
     bin: PathBuf,
     port: u16,
-    /// How clients such as `createdb` are started.
+    /// How `createdb` and `dropdb` are started.
     client: Spec,
+    drop: Spec,
 }
 
 /// Whom PostgreSQL runs as if this is root, which it refuses: Debian's user for it, else nobody. By user and group id.
@@ -69,7 +70,8 @@ impl Postgres {
             .arg(format!("--port={port}"))
             .signals(Signal::Int, Signal::Quit)
             .start()?;
-        let postgres = Self { client: spec("postgres-createdb", "createdb"), process, bin, port };
+        let (client, drop) = (spec("postgres-createdb", "createdb"), spec("postgres-dropdb", "dropdb"));
+        let postgres = Self { client, drop, process, bin, port };
         postgres.wait_ready().await?;
         Ok(postgres)
     }
@@ -109,6 +111,14 @@ impl Postgres {
         let create = self.client.clone().args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port, name]);
         create.run(START).await?;
         Ok(self.url(name))
+    }
+
+    /// Makes a database anew, without anything in it. Its clients must be gone.
+    pub async fn empty_database(&self, name: &str) -> Result<String> {
+        let port = self.port.to_string();
+        let drop = self.drop.clone().args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port]);
+        drop.args(["--force", name]).run(START).await?;
+        self.create_database(name).await
     }
 
     /// Ends it without waiting for its clients, and starts it again.

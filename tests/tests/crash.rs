@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use federation_tests::chaos::world::copy;
 use federation_tests::chaos::{self, Options, World, check};
 use federation_tests::wait_for;
 use rand::rngs::StdRng;
@@ -73,6 +74,36 @@ async fn all_guardians_are_killed_in_the_middle_of_an_epoch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_guardians_on_postgres_are_killed_in_the_middle_of_an_epoch() {
     kill_all(variable("CRASHES", 5).div_ceil(5), true).await;
+}
+
+/// What all of this rests on: guardians that forget are found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn guardians_that_forget_are_noticed() {
+    let mut world = World::start("forget", ALL.len(), 3, false).await.unwrap();
+    world.kill(&ALL).await.unwrap();
+    let folders: Vec<_> = world.federation.guardians.iter().map(|one| one.data_dir.clone()).collect();
+    for folder in &folders {
+        copy(folder, &folder.with_extension("old")).await.unwrap();
+    }
+    world.restart(&ALL).unwrap();
+    world.load.begin(1);
+    for _ in 0..5 {
+        world.progress("before").await.unwrap();
+    }
+    world.load.pause(SOON).await.unwrap();
+    world.quiet().await.unwrap();
+    check::compare(&mut world).await.unwrap();
+    assert_eq!(world.summary.findings, Vec::<String>::new());
+
+    world.kill(&ALL).await.unwrap();
+    for folder in &folders {
+        std::fs::remove_dir_all(folder).unwrap();
+        copy(&folder.with_extension("old"), folder).await.unwrap();
+    }
+    world.restart(&ALL).unwrap();
+    world.healed().await.unwrap();
+    check::compare(&mut world).await.unwrap();
+    assert!(world.summary.lost > 0, "{}", world.summary);
 }
 
 #[tokio::test(flavor = "multi_thread")]

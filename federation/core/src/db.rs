@@ -73,6 +73,10 @@ pub trait Writer: Reader {
 pub trait Database: Reader + 'static {
     /// Makes all changes, or none; durable when it returns.
     async fn commit(&self, changes: Changes) -> Result<(), DbError>;
+
+    /// What is committed now, as long as this value lives and whatever is committed meanwhile. It keeps the engine from
+    /// tidying up, so it should not live for hours.
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError>;
 }
 
 /// A part of the store that belongs to one module or one purpose: every key gets a prefix.

@@ -90,6 +90,8 @@ impl<I> Proposal<I> {
 pub struct Epoch {
     /// Its number, from 0.
     pub number: u64,
+    /// The consensus version in force: which rules it is applied under.
+    pub version: u16,
 }
 
 /// One line of the audit.

@@ -5,9 +5,11 @@
 //! | `GET /v1/config` | [`ConfigResponse`](crate::config::ConfigResponse) |
 //! | `GET /v1/status` | [`StatusResponse`] |
 //! | `GET /v1/audit` | [`AuditResponse`] |
+//! | `GET /metrics` | the numbers of [`StatusResponse`] and some counters, in Prometheus' text format 0.0.4 |
 //! | `POST /v1/transactions`, body [`Transaction`](crate::Transaction) | [`TransactionResponse`] |
 //! | `GET /v1/transactions/{txid}?wait=SECONDS&until=decided\|ready` | [`TransactionResponse`] |
 //! | `GET /v1/outcomes/{txid}/{index}?wait=SECONDS` | [`OutputStatus`] |
+//! | `GET /v1/epochs/{epoch}` | [`EpochResponse`] |
 //! | `GET`, `POST /v1/modules/{kind}/{path}` | the module's own |
 //!
 //! `wait` (at most [`MAX_WAIT_SECONDS`]) holds the answer back until the transaction is accepted or
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::tagged_hash;
 use crate::module::AuditLine;
 use crate::{FederationId, PeerId, TxId};
 
@@ -85,8 +88,35 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Messages waiting to be sent.
     pub queued: u64,
-    /// Provable faults of that guardian that this one has counted.
+    /// Faults of that guardian that this one has counted since its start, of all kinds.
     pub faults: u64,
+    /// The same by kind; kinds without faults are left out.
+    #[serde(default)]
+    pub faults_by_kind: BTreeMap<String, u64>,
+    /// Milliseconds since that guardian was last heard of; `None`: not since this one's start.
+    #[serde(default)]
+    pub last_seen_ms: Option<u64>,
+    /// Why the last attempt to connect failed, while there is no connection.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// The next epoch that it has to commit; `None`: it has not said so yet.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// How many epochs it is behind this guardian.
+    #[serde(default)]
+    pub epochs_behind: Option<u64>,
+    /// The newest consensus version that it has announced.
+    #[serde(default)]
+    pub announced_version: u16,
+}
+
+/// Which rules are in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsensusVersion {
+    /// The version that the next epoch is applied under.
+    pub in_force: u16,
+    /// The newest version that this guardian's program knows.
+    pub supported: u16,
 }
 
 /// A guardian's own view of itself and its peers.
@@ -102,12 +132,68 @@ pub struct StatusResponse {
     pub version: String,
     /// The next epoch: all before it are applied.
     pub epoch: u64,
+    /// The last epoch that is final: whose header f + 1 guardians have signed.
+    #[serde(default)]
+    pub last_final: Option<u64>,
+    /// Whether past epochs are being fetched from others.
+    #[serde(default)]
+    pub catching_up: bool,
+    /// Why this guardian keeps silent, if it does.
+    #[serde(default)]
+    pub silent: Option<String>,
+    /// The epoch since which this guardian's state differs from the others'. It signs nothing any more.
+    #[serde(default)]
+    pub diverged: Option<u64>,
+    /// The consensus version.
+    #[serde(default)]
+    pub consensus_version: ConsensusVersion,
     /// Transactions waiting in this guardian's pool.
     pub pool: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub pool_bytes: u64,
+    /// How long the oldest of them has waited, in milliseconds; 0 if there is none.
+    #[serde(default)]
+    pub pool_oldest_ms: u64,
     /// The links to the others.
     pub peers: BTreeMap<PeerId, PeerStatus>,
     /// What needs an operator's attention; empty in a healthy federation.
     pub alarms: Vec<String>,
+}
+
+/// An applied epoch and who has signed it.
+///
+/// Whoever has the federation's configuration can check it: `hash` is
+/// `SHA-256("cln-federation/header/v1" ‖ epoch ‖ previous ‖ items ‖ state)` with the epoch as 8 big-endian bytes, and each
+/// signature is BIP-340's of [`header_message`] with that guardian's identity key. f + 1 right ones, f = (n − 1) / 3, make the
+/// epoch final: an honest guardian is among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochResponse {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The hash of the header before; 32 zero bytes in epoch 0.
+    #[serde(with = "hex::serde")]
+    pub previous: [u8; 32],
+    /// The Merkle root of the guardians' contributions.
+    #[serde(with = "hex::serde")]
+    pub items: [u8; 32],
+    /// The digest of the federation's state after the epoch.
+    #[serde(with = "hex::serde")]
+    pub state: [u8; 32],
+    /// The hash of the above.
+    #[serde(with = "hex::serde")]
+    pub hash: [u8; 32],
+    /// The signatures that this guardian knows of, in hex. They trickle in within moments.
+    pub signatures: BTreeMap<PeerId, String>,
+    /// Whether there are f + 1 of them.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+}
+
+/// What a guardian signs for an epoch's header: BIP-340's tagged hash, tag `cln-federation/header-signature`, of the
+/// federation's id and the header's hash.
+pub fn header_message(federation: FederationId, header_hash: &[u8; 32]) -> [u8; 32] {
+    tagged_hash("cln-federation/header-signature", &[&federation.0, header_hash])
 }
 
 /// What the federation has and owes, in millisatoshi.

@@ -1,17 +1,16 @@
 //! Puts a running federation together: modules from their configurations, consensus, main loop.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bitcoin::Network;
 use borsh::BorshDeserialize;
-use bytes::Bytes;
 use federation_consensus::engine::EngineConfig;
 use federation_consensus::journal::FileJournal;
 use federation_consensus::keygen::CoinKeys;
 use federation_consensus::links::Links;
-use federation_consensus::runner::{self, ConsensusEvent, ConsensusHandle, History};
+use federation_consensus::runner::{self, ConsensusEvent, ConsensusHandle};
 use federation_core::config::{CONSENSUS_VERSION, MAX_CONFIG_SIZE};
 use federation_core::db::Database;
 use federation_core::encoding::decode;
@@ -24,25 +23,33 @@ use federation_mint::{MintConfig, MintSecret};
 use federation_wallet::chain::ChainSource;
 use federation_wallet::{Wallet, WalletConfig, WalletSecret};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
 use crate::epoch::contribution::MAX_CONTRIBUTION;
+use crate::epoch::faults::FaultLog;
 use crate::epoch::main_loop::MainLoop;
 use crate::epoch::pool::Pool;
 use crate::epoch::verify::Verifier;
+use crate::epoch::version::Versions;
 use crate::error::GuardianError;
 use crate::guardian::GuardianConfig;
+use crate::health::Health;
+use crate::history::snapshot::exchange;
+use crate::history::snapshot::store::Snapshots;
+use crate::history::{Archive, IdentityKeys};
 use crate::running::{Running, next_epoch};
 use crate::setup::stored::{SetupResult, StoredSetup};
-use crate::state::{self, HISTORY};
+use crate::state;
 
-/// Everything but the API, which looks at what this returns.
+/// Everything but the API, which looks at what this returns. `beside` is run along with it.
 pub(crate) async fn federation(
     config: &GuardianConfig,
     setup: &StoredSetup,
     db: Arc<dyn Database>,
     chain: Arc<dyn ChainSource>,
     links: Links,
+    beside: Option<impl Future<Output = ()> + Send + 'static>,
 ) -> Result<(Arc<Running>, MainLoop), GuardianError> {
     let result = setup.result.as_ref().ok_or_else(|| wrong("the setup has no result"))?;
     if result.config.version > CONSENSUS_VERSION {
@@ -52,6 +59,9 @@ pub(crate) async fn federation(
         )));
     }
     let federation = result.config.id();
+    let versions =
+        Versions::new(result.config.version, result.config.guardians.keys().copied(), CONSENSUS_VERSION);
+    versions.check(versions.in_force(&state::agreed_reader(Arc::clone(&db) as _)).await?)?;
     let work = Arc::new(Notify::new());
     let wake: Wake = {
         let work = Arc::clone(&work);
@@ -61,7 +71,17 @@ pub(crate) async fn federation(
     let verifier = Arc::new(Verifier::new(federation, Arc::clone(&modules)));
     let pool = Pool::open(Arc::clone(&db), federation, Arc::clone(&work)).await?;
     let next = next_epoch(&db).await?;
-    let (consensus, events) = start_consensus(config, setup, result, &db, links.clone()).await?;
+    let archive = Arc::new(Archive::open(Arc::clone(&db)).await?);
+    let threshold = result.config.threshold();
+    let snapshots =
+        Snapshots::open(&config.data_dir, config.snapshot_interval, threshold, Arc::clone(&archive))?;
+    let snapshots = Arc::new(snapshots);
+    let mut tasks = serve_snapshots(&links, &snapshots)?;
+    if let Some(task) = beside {
+        tasks.spawn(task);
+    }
+    let (consensus, events) =
+        start_consensus(config, setup, result, Arc::clone(&archive), links.clone()).await?;
     let running = Arc::new(Running {
         federation,
         config: result.config.clone(),
@@ -70,14 +90,20 @@ pub(crate) async fn federation(
         db,
         modules: Arc::clone(&modules),
         verifier: Arc::clone(&verifier),
-        applier: Applier::new(modules, verifier),
+        applier: Applier::new(modules, verifier, versions),
+        archive,
+        snapshots,
         pool,
         epochs: watch::Sender::new(next),
         links,
-        faults: Mutex::new(BTreeMap::new()),
+        consensus,
+        faults: FaultLog::default(),
+        health: Health::default(),
+        closed: AtomicBool::new(false),
+        _tasks: tasks,
     });
     tracing::info!(%federation, epoch = next, "guardian {} of '{}' runs", result.me, result.config.name);
-    Ok((Arc::clone(&running), MainLoop { running, consensus, events, work }))
+    Ok((Arc::clone(&running), MainLoop { running, events, work }))
 }
 
 fn wrong(reason: impl ToString) -> GuardianError {
@@ -166,7 +192,7 @@ async fn start_consensus(
     config: &GuardianConfig,
     setup: &StoredSetup,
     result: &SetupResult,
-    db: &Arc<dyn Database>,
+    archive: Arc<Archive>,
     links: Links,
 ) -> Result<(ConsensusHandle, mpsc::UnboundedReceiver<ConsensusEvent>), GuardianError> {
     let n = u16::try_from(result.config.guardians.len()).unwrap_or(u16::MAX);
@@ -176,31 +202,18 @@ async fn start_consensus(
     let path = config.data_dir.join("journal");
     let journal =
         FileJournal::open(&path).map_err(GuardianError::io(format!("the journal {}", path.display())))?;
-    let history = Arc::new(StoredHistory { db: Arc::clone(db) });
-    runner::start(engine, links, Box::new(journal), history)
+    let identity = Arc::new(IdentityKeys::new(&result.config, &setup.secrets.identity)?);
+    runner::start(engine, links, Box::new(journal), archive, identity)
         .await
         .map_err(|error| GuardianError::Consensus(error.to_string()))
 }
 
-/// Past batches, for guardians that fell behind.
-struct StoredHistory {
-    db: Arc<dyn Database>,
-}
-
-#[async_trait::async_trait]
-impl History for StoredHistory {
-    async fn batch(&self, epoch: u64) -> Option<Bytes> {
-        let db = state::agreed_reader(Arc::clone(&self.db) as _);
-        match HISTORY.get(&db, &epoch).await {
-            Ok(batch) => batch.map(Bytes::from),
-            Err(error) => {
-                tracing::warn!("epoch {epoch} cannot be handed to a peer: {error}");
-                None
-            }
-        }
-    }
-
-    async fn next_epoch(&self) -> u64 {
-        next_epoch(&self.db).await.unwrap_or_default()
-    }
+/// Answers others that need a snapshot; what comes too late of answers to an earlier question of this guardian's is dropped.
+fn serve_snapshots(links: &Links, snapshots: &Arc<Snapshots>) -> Result<JoinSet<()>, GuardianError> {
+    let subscribe = |channel| links.subscribe(channel).ok_or_else(|| wrong("the links are in use"));
+    let (requests, late) = (subscribe(exchange::CHANNEL_REQUEST)?, subscribe(exchange::CHANNEL_ANSWER)?);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(exchange::serve(links.clone(), requests, Arc::clone(snapshots)));
+    tasks.spawn(exchange::drain(late));
+    Ok(tasks)
 }

@@ -29,9 +29,26 @@ pub enum GuardianError {
     /// The key generation was ended by a fault.
     #[error("the key generation was aborted: {0}. Find the cause and start it again on all guardians")]
     KeyGeneration(String),
+    /// A backup of secrets that can't be used.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
     /// The stored configuration cannot be used by this program.
     #[error("the federation's configuration cannot be used: {0}")]
     Config(String),
+    /// The federation has gone on to rules that this program doesn't know.
+    #[error(
+        "the federation applies consensus version {in_force}, this program knows up to {supported}: install the newer \
+         version and start it again. Nothing was lost"
+    )]
+    TooOld {
+        /// The version in force.
+        in_force: u16,
+        /// The newest that this program knows.
+        supported: u16,
+    },
+    /// The pool can't be kept any more.
+    #[error("the pool of waiting transactions cannot be written: {0}")]
+    Pool(String),
     /// Consensus ended.
     #[error("consensus stopped: {0}")]
     Consensus(String),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +19,20 @@ use federation_core::rest::{AuditResponse, StatusResponse};
 use federation_wallet::chain::ChainSource;
 use tokio::sync::{mpsc, watch};
 
+use crate::api::Serving;
+use crate::epoch::main_loop::{Ended, MainLoop};
 use crate::error::GuardianError;
+use crate::history::backup::{Backup, KeySource};
+use crate::history::snapshot::recover::{self, Need};
 use crate::running::Running;
 use crate::secrets::SealingKey;
 use crate::setup::rounds::{Exchange, LINKS, Progress, Rounds};
 use crate::setup::stored::StoredSetup;
 use crate::setup::{FederationParams, SetupPhase, SetupStatus, keygen};
 use crate::{api, assemble};
+
+/// A state snapshot is taken every so many epochs.
+pub const SNAPSHOT_INTERVAL: u64 = 1000;
 
 /// How a guardian is reached and where it keeps its state.
 #[derive(Clone, Debug)]
@@ -43,6 +51,8 @@ pub struct GuardianConfig {
     pub link_address: String,
     /// The Bitcoin network.
     pub network: Network,
+    /// Epochs from one state snapshot to the next: [`SNAPSHOT_INTERVAL`], but for tests. It is no rule of consensus.
+    pub snapshot_interval: u64,
 }
 
 impl GuardianConfig {
@@ -78,7 +88,7 @@ pub struct Guardian {
     setup: tokio::sync::Mutex<Option<StoredSetup>>,
     progress: Progress,
     generation: Mutex<Option<tokio::task::JoinHandle<()>>>,
-    current: watch::Sender<Option<Arc<Running>>>,
+    current: watch::Sender<Serving>,
     stop: watch::Sender<bool>,
     stopped: watch::Sender<Option<String>>,
     api_address: SocketAddr,
@@ -92,8 +102,18 @@ impl Guardian {
         chain: Arc<dyn ChainSource>,
     ) -> Result<Arc<Self>, GuardianError> {
         let db = config.open().await?;
+        Self::start_on(db, config, key, chain).await
+    }
+
+    /// The same on a database that is open already.
+    pub async fn start_on(
+        db: Arc<dyn Database>,
+        config: GuardianConfig,
+        key: SealingKey,
+        chain: Arc<dyn ChainSource>,
+    ) -> Result<Arc<Self>, GuardianError> {
         let setup = StoredSetup::load(&db, &key).await?;
-        let current = watch::Sender::new(None);
+        let current = watch::Sender::new(Serving::default());
         let stop = watch::Sender::new(false);
         let api_address = api::start(config.api_bind, current.subscribe(), stop.subscribe()).await?;
         let guardian = Arc::new(Self {
@@ -205,9 +225,16 @@ impl Guardian {
 
     /// The running federation; the error says that there is none yet.
     pub fn running(&self) -> Result<Arc<Running>, GuardianError> {
-        self.current.borrow().clone().ok_or_else(|| {
-            GuardianError::SetupState("the federation does not exist yet: finish the setup first".to_owned())
-        })
+        match self.current.borrow().clone() {
+            Serving::Running(running) => Ok(running),
+            Serving::Setup => Err(GuardianError::SetupState(
+                "the federation does not exist yet: finish the setup first".to_owned(),
+            )),
+            Serving::Restoring => Err(GuardianError::SetupState(
+                "this guardian is getting its state from the others: wait until it is done".to_owned(),
+            )),
+            Serving::Stopped => Err(GuardianError::SetupState("the guardian has stopped".to_owned())),
+        }
     }
 
     /// `GET /v1/status`.
@@ -218,6 +245,11 @@ impl Guardian {
     /// `GET /v1/audit`.
     pub async fn audit(&self) -> Result<AuditResponse, GuardianError> {
         Ok(self.running()?.audit().await?)
+    }
+
+    /// The guardian's secrets, encrypted as they are stored; `source` says where their key comes from.
+    pub async fn backup(&self, source: KeySource) -> Result<Backup, GuardianError> {
+        Backup::make(Arc::clone(&self.db) as _, &self.key, source).await
     }
 
     /// What a user needs in order to join.
@@ -231,7 +263,8 @@ impl Guardian {
         if let Some(task) = self.generation.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
-        if self.current.borrow().is_some() {
+        let serves = matches!(*self.current.borrow(), Serving::Running(_) | Serving::Restoring);
+        if serves {
             let mut stopped = self.stopped.subscribe();
             // The main loop may be in the middle of an epoch; its commit is short.
             let _ = tokio::time::timeout(Duration::from_secs(10), stopped.wait_for(Option::is_some)).await;
@@ -363,46 +396,108 @@ impl Guardian {
         Ok(LinkConfig::new(me, identity, vec![self.config.link_bind], peers))
     }
 
-    /// Starts consensus, modules and main loop. The links of the setup are used on.
+    /// Starts consensus, modules and main loop. The links of the setup are used on. If the state is to be had from the
+    /// others, that goes on in the background.
     async fn run_federation(
         self: &Arc<Self>,
         setup: StoredSetup,
         links: Option<(Links, mpsc::Receiver<LinkEvent>)>,
     ) -> Result<(), GuardianError> {
-        let (links, frames) = match links {
-            Some((links, frames)) => (links, Some(frames)),
-            None => {
-                let config = self.link_config(&setup)?;
-                let links = Links::start(config).await.map_err(|e| GuardianError::Config(e.to_string()))?;
-                let frames = links.subscribe(CHANNEL_SETUP);
-                (links, frames)
-            }
+        let first = match recover::pending(&self.db).await? {
+            Some(need) => Err(need),
+            None => Ok(self.assemble(&setup, links).await?),
         };
-        if let (Some(frames), Some(result)) = (frames, &setup.result) {
-            let frame = Bytes::from(keygen::confirmation_frame(keygen::session(&setup), result));
-            tokio::spawn(answer_resuming(links.clone(), frames, frame));
+        if first.is_err() {
+            self.current.send_replace(Serving::Restoring);
         }
-        let (running, main_loop) =
-            assemble::federation(&self.config, &setup, Arc::clone(&self.db), Arc::clone(&self.chain), links)
-                .await?;
-        self.current.send_replace(Some(running));
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let result = main_loop.run(this.stop.subscribe()).await;
-            let reason = match result {
+            let reason = match this.drive(&setup, first).await {
                 Ok(()) => "stopped by its operator".to_owned(),
                 Err(error) => {
                     tracing::error!("the guardian stops: {error}");
                     error.to_string()
                 }
             };
+            this.close(Serving::Stopped).await;
             this.stop.send_replace(true);
-            if let Ok(running) = this.running() {
-                running.links.shutdown().await;
-            }
             this.stopped.send_replace(Some(reason));
         });
         Ok(())
+    }
+
+    /// Runs main loops, one after another: a guardian that is too far behind gets a snapshot in between.
+    async fn drive(&self, setup: &StoredSetup, first: Result<MainLoop, Need>) -> Result<(), GuardianError> {
+        let mut next = first;
+        loop {
+            next = match next {
+                Ok(main_loop) => match main_loop.run(self.stop.subscribe()).await? {
+                    Ended::Stopped => return Ok(()),
+                    Ended::Pruned { first } => {
+                        tracing::warn!(
+                            first,
+                            "the others have forgotten what is needed next: a snapshot is fetched"
+                        );
+                        self.close(Serving::Restoring).await;
+                        Err(Need::Snapshot)
+                    }
+                },
+                Err(need) => {
+                    let mut stop = self.stop.subscribe();
+                    tokio::select! {
+                        () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                        recovered = recover::recover(&self.config, setup, &self.db, need, || self.links(setup)) => {
+                            recovered?;
+                        }
+                    }
+                    Ok(self.assemble(setup, None).await?)
+                }
+            };
+        }
+    }
+
+    /// Ends what serves, whatever of it is under way.
+    async fn close(&self, next: Serving) {
+        let before = self.current.send_replace(next);
+        if let Serving::Running(running) = before {
+            running.closed.store(true, Ordering::Release);
+            running.links.shutdown().await;
+        }
+    }
+
+    /// Links to the other guardians.
+    async fn links(&self, setup: &StoredSetup) -> Result<Links, GuardianError> {
+        Links::start(self.link_config(setup)?).await.map_err(|error| GuardianError::Config(error.to_string()))
+    }
+
+    async fn assemble(
+        &self,
+        setup: &StoredSetup,
+        links: Option<(Links, mpsc::Receiver<LinkEvent>)>,
+    ) -> Result<MainLoop, GuardianError> {
+        let (links, frames) = match links {
+            Some((links, frames)) => (links, Some(frames)),
+            None => {
+                let links = self.links(setup).await?;
+                let frames = links.subscribe(CHANNEL_SETUP);
+                (links, frames)
+            }
+        };
+        let answering = frames.zip(setup.result.as_ref()).map(|(frames, result)| {
+            let frame = Bytes::from(keygen::confirmation_frame(keygen::session(setup), result));
+            answer_resuming(links.clone(), frames, frame)
+        });
+        let (running, main_loop) = assemble::federation(
+            &self.config,
+            setup,
+            Arc::clone(&self.db),
+            Arc::clone(&self.chain),
+            links,
+            answering,
+        )
+        .await?;
+        self.current.send_replace(Serving::Running(running));
+        Ok(main_loop)
     }
 }
 
@@ -502,6 +597,7 @@ mod tests {
             link_bind: taken.local_addr().unwrap(),
             link_address: "127.0.0.1:1".to_owned(),
             network: Network::Regtest,
+            snapshot_interval: SNAPSHOT_INTERVAL,
         };
         let key = SealingKey::new(Zeroizing::new([1; 32]));
         {

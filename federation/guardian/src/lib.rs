@@ -9,12 +9,17 @@ mod assemble;
 pub mod epoch;
 pub mod error;
 pub mod guardian;
+pub mod health;
+pub mod history;
+pub mod metrics;
 pub mod running;
 pub mod secrets;
 pub mod setup;
 pub mod state;
+mod status;
 
 pub use error::GuardianError;
-pub use guardian::{Guardian, GuardianConfig};
+pub use guardian::{Guardian, GuardianConfig, SNAPSHOT_INTERVAL};
+pub use history::backup::{Backup, KeySource};
 pub use secrets::SealingKey;
 pub use setup::{FederationParams, SetupPhase, SetupStatus};

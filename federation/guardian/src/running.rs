@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use federation_consensus::runner::ConsensusHandle;
 use federation_core::api::{ApiError, Method, Route};
 use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint};
 use federation_core::db::{Database, DbError, NamespacedReader, Reader};
@@ -12,16 +14,21 @@ use federation_core::encoding::encode;
 use federation_core::invite::InviteCode;
 use federation_core::module::{DynModule, Epoch, Registry};
 use federation_core::rest::{
-    AuditResponse, OutputStatus, PeerStatus, StatusResponse, TransactionResponse, TransactionStatus,
+    AuditResponse, EpochResponse, OutputStatus, TransactionResponse, TransactionStatus,
 };
 use federation_core::{FederationId, ModuleId, OutPoint, PeerId, Transaction, TxId};
 use federation_store::WriteBatch;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
+use crate::epoch::faults::FaultLog;
 use crate::epoch::pool::{NoRoom, Pool};
 use crate::epoch::verify::Verifier;
-use crate::state::{self, Decided, NEXT_EPOCH, TRANSACTIONS};
+use crate::health::Health;
+use crate::history::Archive;
+use crate::history::snapshot::store::Snapshots;
+use crate::state::{self, Decided, NEXT_EPOCH, REASONS, TRANSACTIONS};
 
 /// What main loop and API share.
 pub struct Running {
@@ -37,11 +44,19 @@ pub struct Running {
     pub(crate) modules: Arc<Registry>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) applier: Applier,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) pool: Pool,
     /// The next epoch, after each commit.
     pub(crate) epochs: watch::Sender<u64>,
     pub(crate) links: federation_consensus::links::Links,
-    pub(crate) faults: Mutex<BTreeMap<PeerId, u64>>,
+    pub(crate) consensus: ConsensusHandle,
+    pub(crate) faults: FaultLog,
+    pub(crate) health: Health,
+    /// Set when the main loop has ended: requests that are under way still hold this value.
+    pub(crate) closed: AtomicBool,
+    /// They end with this value.
+    pub(crate) _tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -54,7 +69,7 @@ impl Running {
         state::module_reader(self.reader(), module)
     }
 
-    fn agreed(&self) -> NamespacedReader {
+    pub(crate) fn agreed(&self) -> NamespacedReader {
         state::agreed_reader(self.reader())
     }
 
@@ -63,14 +78,6 @@ impl Running {
         let (id, module) = self.modules.iter().find(|(_, module)| module.kind() == kind)?;
         let route = module.routes().into_iter().find(|route| route.path == path && route.method == method)?;
         Some((*id, route))
-    }
-
-    /// Counts what no honest guardian does.
-    pub(crate) fn count_fault(&self, peer: PeerId, what: &str) {
-        tracing::info!("guardian {peer} at fault: {what}");
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = faults.entry(peer).or_default();
-        *count = count.saturating_add(1);
     }
 
     /// `GET /v1/config`.
@@ -87,42 +94,6 @@ impl Running {
     pub fn invite(&self) -> InviteCode {
         let api_urls = self.endpoints.values().map(|endpoint| endpoint.api_url.clone()).collect();
         InviteCode { federation: self.federation, api_urls }
-    }
-
-    /// `GET /v1/status`.
-    pub async fn status(&self) -> Result<StatusResponse, DbError> {
-        let links = self.links.status();
-        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let peers = links
-            .iter()
-            .map(|(peer, link)| {
-                let peer = PeerId(*peer);
-                let status = PeerStatus {
-                    name: self.endpoints.get(&peer).map(|e| e.name.clone()).unwrap_or_default(),
-                    connected: link.connected,
-                    rtt_ms: link.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-                    queued: link.queued_frames as u64,
-                    faults: faults.get(&peer).copied().unwrap_or_default().saturating_add(link.violations),
-                };
-                (peer, status)
-            })
-            .collect();
-        let mut alarms = Vec::new();
-        for (id, module) in self.modules.iter() {
-            alarms.extend(module.alarms(&self.module_reader(*id)).await?);
-        }
-        let epoch = *self.epochs.borrow();
-        let pool = self.pool.waiting().entries as u64;
-        Ok(StatusResponse {
-            federation_id: self.federation,
-            name: self.config.name.clone(),
-            peer: self.me,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            epoch,
-            pool,
-            peers,
-            alarms,
-        })
     }
 
     /// `GET /v1/audit`.
@@ -148,6 +119,7 @@ impl Running {
 
     /// `POST /v1/transactions`: refused at once where this guardian can tell, else durable in the pool.
     pub async fn submit(&self, transaction: Transaction) -> Result<TransactionResponse, ApiError> {
+        self.takes_writes()?;
         transaction.check_form().map_err(|error| ApiError::bad_request("malformed", error.to_string()))?;
         let txid = transaction.txid(self.federation);
         if let Some(known) = self.transaction(txid).await?
@@ -165,7 +137,8 @@ impl Running {
         })?;
         // Tried on a copy of the agreed state that is thrown away: the exact reason, at once.
         let mut trial = WriteBatch::new(Arc::clone(&self.db));
-        let epoch = Epoch { number: *self.epochs.borrow() };
+        let version = self.applier.versions().in_force(&self.agreed()).await?;
+        let epoch = Epoch { number: *self.epochs.borrow(), version };
         match self.applier.apply_one(&mut trial, epoch, &verified).await? {
             Some(Decided::Rejected { code, reason, .. }) => {
                 // The trial reads what is committed at each moment: an epoch in between may have accepted this
@@ -192,9 +165,39 @@ impl Running {
                 "too many transactions with inputs of the same key are waiting here: try again, or another guardian",
             ),
         })?;
+        // Nobody may rely on a pool that nothing is proposed from any more.
+        self.takes_writes()?;
         self.transaction(txid).await?.ok_or_else(|| {
             ApiError::new(500, "pool", "the transaction was kept, but is not found: ask again")
         })
+    }
+
+    /// Whether anything may be handed in here.
+    pub fn takes_writes(&self) -> Result<(), ApiError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ApiError::unavailable("stopped", "this guardian is stopping: ask another one"));
+        }
+        match self.archive.divergence() {
+            Some(_) => Err(ApiError::unavailable(
+                "diverged",
+                "this guardian's state differs from the other guardians': hand it in at another one",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// `GET /v1/epochs/{epoch}`; `None` if it is not applied yet or not kept any more.
+    pub async fn epoch(&self, epoch: u64) -> Result<Option<EpochResponse>, DbError> {
+        let Some((header, signatures)) = self.archive.signed_header(epoch).await? else { return Ok(None) };
+        Ok(Some(EpochResponse {
+            epoch,
+            previous: header.previous,
+            items: header.items,
+            state: header.state,
+            hash: header.hash(),
+            is_final: signatures.len() > self.config.max_faulty(),
+            signatures: signatures.into_iter().map(|(node, s)| (PeerId(node), hex::encode(s))).collect(),
+        }))
     }
 
     /// Where a transaction stands; `None` if this guardian never saw it.
@@ -210,7 +213,14 @@ impl Running {
                 (TransactionStatus::Accepted { epoch }, statuses)
             }
             _ if waiting => (TransactionStatus::Proposed, Vec::new()),
-            Some(Decided::Rejected { code, reason, .. }) => {
+            Some(Decided::Rejected { code, .. }) => {
+                let reason = REASONS.get(&state::history_reader(self.reader()), &txid).await?;
+                let unknown = || {
+                    format!(
+                        "the federation's rules refused it ({code}); a guardian that was there knows more"
+                    )
+                };
+                let reason = reason.unwrap_or_else(unknown);
                 (TransactionStatus::Rejected { code, reason }, Vec::new())
             }
             None => return Ok(None),

@@ -2,14 +2,21 @@
 //!
 //! | first byte | holds | agreed on |
 //! |---|---|---|
-//! | 0 | epochs, transactions: the tables below | yes |
+//! | 0 | the next epoch, transactions | yes |
 //! | 1, then the module id | what modules keep | yes |
-//! | 2 | setup, pool: this guardian's own | no |
+//! | 2 | setup, pool, sums of the state digest: this guardian's own | no |
 //! | 3, then the module id | what modules keep for themselves | no |
+//! | 4 | batches, headers and signatures of past epochs; why transactions were rejected | no |
+//!
+//! "Agreed on" means: a function of the agreed batches and nothing else, so that every guardian has the same keys and
+//! values after the same epoch. These are what the state digest covers and what a snapshot holds. The history itself is not: it
+//! is pruned by each guardian for itself, and who has signed is known to one sooner than to another.
 
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use federation_consensus::NodeId;
+use federation_consensus::header::Signature;
 use federation_core::db::{
     Changes, Database, DbError, Namespaced, NamespacedReader, Pair, Reader, Table, Writer,
 };
@@ -19,18 +26,57 @@ const AGREED: u8 = 0;
 const MODULE: u8 = 1;
 const LOCAL: u8 = 2;
 const MODULE_LOCAL: u8 = 3;
+const HISTORY: u8 = 4;
 
 /// The next epoch: all before it are in the database.
 pub const NEXT_EPOCH: Table<(), u64> = Table::new(1, "next epoch");
-/// The batches of past epochs, as consensus encodes them.
-pub const HISTORY: Table<u64, Vec<u8>> = Table::new(2, "history");
 /// What became of transactions.
 pub const TRANSACTIONS: Table<TxId, Decided> = Table::new(3, "transactions");
+
+/// The batches of past epochs, as consensus encodes them.
+pub const BATCHES: Table<u64, Vec<u8>> = Table::new(1, "batches");
+/// The headers of past epochs, as consensus encodes them.
+pub const HEADERS: Table<u64, Vec<u8>> = Table::new(2, "headers");
+/// Their signatures, as far as they are known here.
+pub const SIGNATURES: Table<u64, Vec<(NodeId, Signature)>> = Table::new(3, "signatures of headers");
+/// The oldest epoch whose batch is kept, if not 0.
+pub const FIRST_BATCH: Table<(), u64> = Table::new(4, "first batch");
+/// The oldest epoch whose header is kept, if not 0; of the older ones only those of snapshots are.
+pub const FIRST_HEADER: Table<(), u64> = Table::new(5, "first header");
+/// Why transactions were rejected, for people: no part of the state, so that a newer version may say it better.
+pub const REASONS: Table<TxId, String> = Table::new(6, "reasons");
 
 /// The setup's state, encrypted.
 pub const SETUP: Table<(), Vec<u8>> = Table::new(1, "setup");
 /// Transactions handed in here and not yet decided, by their hash.
 pub const POOL: Table<[u8; 32], Vec<u8>> = Table::new(2, "pool");
+
+/// The sums that the state digest is made of, see [`crate::history::lthash`].
+pub const SUMS: Table<(), Vec<u8>> = Table::new(10, "state digest");
+/// Set when this guardian's state has turned out to differ from the others'.
+pub const DIVERGED: Table<(), Divergence> = Table::new(11, "divergence");
+/// Set while the state is to be had from other guardians.
+pub const RESTORE: Table<(), Restore> = Table::new(12, "restore");
+
+/// A state that differs from the others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Divergence {
+    /// The epoch after which it was found out.
+    pub epoch: u64,
+    /// The hash of the own header.
+    pub own: [u8; 32],
+    /// The hash that f + 1 others have signed.
+    pub others: [u8; 32],
+}
+
+/// How far the restoring of a lost state has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Restore {
+    /// The other guardians are to be asked for a snapshot.
+    Wanted,
+    /// A snapshot is being written: what is in the database is neither the old state nor the new one.
+    Writing,
+}
 
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -48,7 +94,8 @@ pub enum Decided {
         epoch: u64,
         /// The stable code.
         code: String,
-        /// The reason for a person.
+        /// The reason for a person. Not stored here, but in [`REASONS`].
+        #[borsh(skip)]
         reason: String,
     },
 }
@@ -76,6 +123,26 @@ pub fn module(db: &mut dyn Writer, module: ModuleId) -> Namespaced<'_> {
 /// A module's part, for reading.
 pub fn module_reader(db: Arc<dyn Reader>, module: ModuleId) -> NamespacedReader {
     NamespacedReader::new(db, module_prefix(MODULE, module))
+}
+
+/// Whether a key is part of the agreed state.
+pub fn is_agreed(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(AGREED | MODULE)))
+}
+
+/// The prefixes of all agreed keys, in order.
+pub const AGREED_PREFIXES: [[u8; 1]; 2] = [[AGREED], [MODULE]];
+/// The prefixes of all that comes from the federation: the agreed keys, and the history.
+pub const FEDERATION_PREFIXES: [[u8; 1]; 3] = [[AGREED], [MODULE], [HISTORY]];
+
+/// The history of past epochs, for writing.
+pub fn history(db: &mut dyn Writer) -> Namespaced<'_> {
+    Namespaced::new(db, vec![HISTORY])
+}
+
+/// The history of past epochs, for reading.
+pub fn history_reader(db: Arc<dyn Reader>) -> NamespacedReader {
+    NamespacedReader::new(db, vec![HISTORY])
 }
 
 /// This guardian's own tables, for writing.
@@ -126,5 +193,9 @@ impl Database for Part {
             .map(|(key, value)| ([self.prefix.as_slice(), &key].concat(), value))
             .collect();
         self.inner.commit(changes).await
+    }
+
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        Ok(Arc::new(NamespacedReader::new(self.inner.view().await?, self.prefix.clone())))
     }
 }

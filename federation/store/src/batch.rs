@@ -12,6 +12,17 @@ use crate::range;
 /// What a key had in the batch before a write; `None`: nothing, the committed value shone through.
 type Before = Option<Option<Vec<u8>>>;
 
+/// A key that a batch writes, with what is committed and what will be. `None`: there is no such key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The committed value.
+    pub before: Option<Vec<u8>>,
+    /// The value after the commit; it differs.
+    pub after: Option<Vec<u8>>,
+}
+
 /// An overlay over a database: later reads see its writes, the disk sees them with [`commit`](Self::commit).
 ///
 /// Savepoints nest. A refused transaction is rolled back to the savepoint before it and leaves no trace; none of it
@@ -87,9 +98,37 @@ impl WriteBatch {
         self.changes.is_empty()
     }
 
-    /// The writes so far, in order of keys: what a digest of the epoch's changes is computed of.
+    /// The writes so far, in order of keys.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// The writes so far that make a difference, of keys that `wanted` picks, in order of keys: what a digest of the
+    /// state is brought up to date with. At most one query.
+    ///
+    /// # Errors
+    /// Whatever the engine says.
+    pub async fn replaced(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Replaced>, DbError> {
+        let changes: Vec<_> = self.changes.iter().filter(|(key, _)| wanted(key)).collect();
+        let unknown: Vec<_> = changes
+            .iter()
+            .map(|(key, _)| *key)
+            .filter(|key| !self.ahead.contains_key(*key))
+            .cloned()
+            .collect();
+        let found = if unknown.is_empty() { Vec::new() } else { self.base.get_many(&unknown).await? };
+        let mut found = found.into_iter();
+        Ok(changes
+            .into_iter()
+            .map(|(key, after)| {
+                let before = match self.ahead.get(key) {
+                    Some(before) => before.clone(),
+                    None => found.next().flatten(),
+                };
+                Replaced { key: key.clone(), before, after: after.clone() }
+            })
+            .filter(|replaced| replaced.before != replaced.after)
+            .collect())
     }
 
     /// The writes, to be committed by the caller.

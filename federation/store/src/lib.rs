@@ -27,9 +27,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use federation_core::db::{Database, DbError};
+use federation_core::db::{Database, DbError, Reader};
 
-pub use batch::WriteBatch;
+pub use batch::{Replaced, WriteBatch};
 
 /// The layout of the tables that this version writes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -52,12 +52,30 @@ pub async fn open(url: &str) -> Result<Arc<dyn Database>, DbError> {
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         Ok(Arc::new(postgres::Postgres::open(url).await?))
     } else {
-        // The URL itself may hold a password: it is not repeated.
-        Err(DbError::Engine(
-            "unknown kind of database URL: write sqlite:///path/to/file or postgres://user@host/database"
-                .to_owned(),
-        ))
+        Err(unknown_kind())
     }
+}
+
+/// Reads what is committed in the store at `url`, which another process may own and go on writing.
+///
+/// # Errors
+/// As [`open`]; a store that does not exist is not made.
+pub async fn glance(url: &str) -> Result<Arc<dyn Reader>, DbError> {
+    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+        sqlite::glance(path.as_ref()).await
+    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        postgres::glance(url).await
+    } else {
+        Err(unknown_kind())
+    }
+}
+
+/// The URL itself may hold a password: it is not repeated.
+fn unknown_kind() -> DbError {
+    DbError::Engine(
+        "unknown kind of database URL: write sqlite:///path/to/file or postgres://user@host/database"
+            .to_owned(),
+    )
 }
 
 /// A store in memory, for tests.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader};
@@ -47,5 +47,10 @@ impl Database for Memory {
             };
         }
         Ok(())
+    }
+
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        let pairs = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Arc::new(Self(RwLock::new(pairs))))
     }
 }

@@ -1,6 +1,7 @@
 //! PostgreSQL: one connection that writes and holds the lock, a few that read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,13 +24,14 @@ pub struct Postgres {
     /// that sees it stops.
     writer: Mutex<PgConnection>,
     readers: PgPool,
+    /// How a reader connects.
+    options: PgConnectOptions,
 }
 
 impl Postgres {
     /// Connects, takes the lock and makes the tables if they are missing.
     pub async fn open(url: &str) -> Result<Self, DbError> {
-        let options: PgConnectOptions = url.parse().map_err(engine)?;
-        let options = options.application_name("cln-federation").disable_statement_logging();
+        let options = options(url)?;
         let mut writer = options.connect().await.map_err(engine)?;
         lock(&mut writer).await?;
         // The server's default may have been changed; what the federation answered must survive a power cut.
@@ -38,11 +40,27 @@ impl Postgres {
         let readers = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .map_err(engine)?;
-        Ok(Self { writer: Mutex::new(writer), readers })
+        Ok(Self { writer: Mutex::new(writer), readers, options })
     }
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, DbError> {
+    let options: PgConnectOptions = url.parse().map_err(engine)?;
+    Ok(options.application_name("cln-federation").disable_statement_logging())
+}
+
+/// What is committed in a database that another process may own.
+pub async fn glance(url: &str) -> Result<Arc<dyn Reader>, DbError> {
+    let mut connection = options(url)?.connect().await.map_err(engine)?;
+    let found: Option<i64> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'schema'")
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(engine)?;
+    check_version(found)?;
+    Ok(Arc::new(View(Mutex::new(connection))))
 }
 
 async fn lock(writer: &mut PgConnection) -> Result<(), DbError> {
@@ -88,50 +106,81 @@ async fn prepare(writer: &mut PgConnection) -> Result<(), DbError> {
     tx.commit().await.map_err(engine)
 }
 
+async fn get(connection: &mut PgConnection, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+    sqlx::query_scalar("SELECT value FROM kv WHERE key = $1")
+        .bind(key)
+        .fetch_optional(connection)
+        .await
+        .map_err(engine)
+}
+
+async fn get_many(connection: &mut PgConnection, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+    // An array is one parameter, so one statement takes any number of keys and sees one commit.
+    let found: HashMap<Vec<u8>, Vec<u8>> =
+        sqlx::query_as::<_, Pair>("SELECT key, value FROM kv WHERE key = ANY($1)")
+            .bind(keys)
+            .fetch_all(connection)
+            .await
+            .map_err(engine)?
+            .into_iter()
+            .collect();
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+}
+
+async fn scan(
+    connection: &mut PgConnection,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Pair>, DbError> {
+    let lower = range::lower(prefix, after);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    match range::upper(prefix) {
+        Some(upper) => {
+            sqlx::query_as("SELECT key, value FROM kv WHERE key >= $1 AND key < $2 ORDER BY key LIMIT $3")
+                .bind(lower)
+                .bind(upper)
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
+        None => {
+            sqlx::query_as("SELECT key, value FROM kv WHERE key >= $1 ORDER BY key LIMIT $2")
+                .bind(lower)
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
+    }
+    .map_err(engine)
+}
+
 #[async_trait]
 impl Reader for Postgres {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        sqlx::query_scalar("SELECT value FROM kv WHERE key = $1")
-            .bind(key)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(engine)
+        get(&mut *self.readers.acquire().await.map_err(engine)?, key).await
     }
-
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        // An array is one parameter, so one statement takes any number of keys and sees one commit.
-        let found: HashMap<Vec<u8>, Vec<u8>> =
-            sqlx::query_as::<_, Pair>("SELECT key, value FROM kv WHERE key = ANY($1)")
-                .bind(keys)
-                .fetch_all(&self.readers)
-                .await
-                .map_err(engine)?
-                .into_iter()
-                .collect();
-        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+        get_many(&mut *self.readers.acquire().await.map_err(engine)?, keys).await
     }
-
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        let lower = range::lower(prefix, after);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        match range::upper(prefix) {
-            Some(upper) => {
-                sqlx::query_as("SELECT key, value FROM kv WHERE key >= $1 AND key < $2 ORDER BY key LIMIT $3")
-                    .bind(lower)
-                    .bind(upper)
-                    .bind(limit)
-                    .fetch_all(&self.readers)
-                    .await
-            }
-            None => {
-                sqlx::query_as("SELECT key, value FROM kv WHERE key >= $1 ORDER BY key LIMIT $2")
-                    .bind(lower)
-                    .bind(limit)
-                    .fetch_all(&self.readers)
-                    .await
-            }
-        }
-        .map_err(engine)
+        scan(&mut *self.readers.acquire().await.map_err(engine)?, prefix, after, limit).await
+    }
+}
+
+/// A read transaction on a connection of its own, which goes with it.
+struct View(Mutex<PgConnection>);
+
+#[async_trait]
+impl Reader for View {
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+        get(&mut *self.0.lock().await, key).await
+    }
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        get_many(&mut *self.0.lock().await, keys).await
+    }
+    async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
+        scan(&mut *self.0.lock().await, prefix, after, limit).await
     }
 }
 
@@ -190,5 +239,13 @@ impl Database for Postgres {
                 .map_err(engine)?;
         }
         tx.commit().await.map_err(engine)
+    }
+
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        let mut connection = self.options.connect().await.map_err(engine)?;
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(engine)?;
+        // PostgreSQL fixes what a transaction sees at its first query, not when it begins.
+        get(&mut connection, &[]).await?;
+        Ok(Arc::new(View(Mutex::new(connection))))
     }
 }

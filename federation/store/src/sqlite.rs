@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,8 @@ const WAL_LIMIT: &str = "67108864";
 pub struct Sqlite {
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
+    /// How a reader connects.
+    options: SqliteConnectOptions,
     /// Holds an exclusive lock on a file beside the database as long as it lives, even through `kill -9`.
     _lock: Mutex<SqliteConnection>,
 }
@@ -35,11 +38,7 @@ impl Sqlite {
     pub async fn open(path: &Path) -> Result<Self, DbError> {
         let lock = lock(path).await?;
         create(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(Duration::from_secs(30))
-            .foreign_keys(false)
-            .disable_statement_logging();
+        let options = options(path);
         let mut writer = options
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
@@ -53,11 +52,32 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .test_before_acquire(false)
-            .connect_with(options.read_only(true))
+            .connect_with(options.clone().read_only(true))
             .await
             .map_err(engine)?;
-        Ok(Self { writer: Mutex::new(writer), readers, _lock: Mutex::new(lock) })
+        let options = options.read_only(true);
+        Ok(Self { writer: Mutex::new(writer), readers, options, _lock: Mutex::new(lock) })
     }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(30))
+        .foreign_keys(false)
+        .disable_statement_logging()
+}
+
+/// What is committed in a file that another process may have open.
+pub async fn glance(path: &Path) -> Result<Arc<dyn Reader>, DbError> {
+    let explain = |error| DbError::Engine(format!("{}: {error}", path.display()));
+    let mut connection = options(path).read_only(true).connect().await.map_err(explain)?;
+    let found: Option<i64> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'schema'")
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(explain)?;
+    check_version(found)?;
+    Ok(Arc::new(View(Mutex::new(connection))))
 }
 
 /// SQLite's own file lock on an empty file beside the database: the database's lock itself can't be held, since WAL
@@ -122,52 +142,89 @@ fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
+async fn get(connection: &mut SqliteConnection, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+    sqlx::query_scalar("SELECT value FROM kv WHERE key = ?")
+        .bind(key)
+        .fetch_optional(connection)
+        .await
+        .map_err(engine)
+}
+
+async fn get_many(
+    connection: &mut SqliteConnection,
+    keys: &[Vec<u8>],
+) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+    let mut found: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for piece in pieces(keys) {
+        let marks = vec!["?"; piece.len()].join(",");
+        let sql = format!("SELECT key, value FROM kv WHERE key IN ({marks})");
+        let query = piece.iter().fold(sqlx::query_as::<_, Pair>(&sql), |query, key| query.bind(key));
+        found.extend(query.fetch_all(&mut *connection).await.map_err(engine)?);
+    }
+    // A key may be asked for twice.
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+}
+
+async fn scan(
+    connection: &mut SqliteConnection,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Pair>, DbError> {
+    let lower = range::lower(prefix, after);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    match range::upper(prefix) {
+        Some(upper) => {
+            sqlx::query_as("SELECT key, value FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?")
+                .bind(lower)
+                .bind(upper)
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
+        None => {
+            sqlx::query_as("SELECT key, value FROM kv WHERE key >= ? ORDER BY key LIMIT ?")
+                .bind(lower)
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
+    }
+    .map_err(engine)
+}
+
 #[async_trait]
 impl Reader for Sqlite {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        sqlx::query_scalar("SELECT value FROM kv WHERE key = ?")
-            .bind(key)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(engine)
+        get(&mut *self.readers.acquire().await.map_err(engine)?, key).await
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        let mut found: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         // One transaction, so that all pieces see the same commit.
         let mut tx = self.readers.begin().await.map_err(engine)?;
-        for piece in pieces(keys) {
-            let marks = vec!["?"; piece.len()].join(",");
-            let sql = format!("SELECT key, value FROM kv WHERE key IN ({marks})");
-            let query = piece.iter().fold(sqlx::query_as::<_, Pair>(&sql), |query, key| query.bind(key));
-            found.extend(query.fetch_all(&mut *tx).await.map_err(engine)?);
-        }
+        let values = get_many(&mut tx, keys).await?;
         tx.commit().await.map_err(engine)?;
-        // A key may be asked for twice.
-        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+        Ok(values)
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        let lower = range::lower(prefix, after);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        match range::upper(prefix) {
-            Some(upper) => {
-                sqlx::query_as("SELECT key, value FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?")
-                    .bind(lower)
-                    .bind(upper)
-                    .bind(limit)
-                    .fetch_all(&self.readers)
-                    .await
-            }
-            None => {
-                sqlx::query_as("SELECT key, value FROM kv WHERE key >= ? ORDER BY key LIMIT ?")
-                    .bind(lower)
-                    .bind(limit)
-                    .fetch_all(&self.readers)
-                    .await
-            }
-        }
-        .map_err(engine)
+        scan(&mut *self.readers.acquire().await.map_err(engine)?, prefix, after, limit).await
+    }
+}
+
+/// A read transaction on a connection of its own, which goes with it.
+struct View(Mutex<SqliteConnection>);
+
+#[async_trait]
+impl Reader for View {
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+        get(&mut *self.0.lock().await, key).await
+    }
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        get_many(&mut *self.0.lock().await, keys).await
+    }
+    async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
+        scan(&mut *self.0.lock().await, prefix, after, limit).await
     }
 }
 
@@ -199,5 +256,13 @@ impl Database for Sqlite {
             query.execute(&mut *tx).await.map_err(engine)?;
         }
         tx.commit().await.map_err(engine)
+    }
+
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        let mut connection = self.options.connect().await.map_err(engine)?;
+        connection.execute("BEGIN").await.map_err(engine)?;
+        // SQLite fixes what a transaction sees at its first read, not when it begins.
+        get(&mut connection, &[]).await?;
+        Ok(Arc::new(View(Mutex::new(connection))))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use federation_guardian::{Guardian, GuardianConfig, SealingKey};
+use federation_guardian::{Guardian, GuardianConfig, SNAPSHOT_INTERVAL, SealingKey};
 
 use crate::cln::{ClnChain, Rpc};
 use crate::options::{GuardianOptions, Options};
@@ -25,6 +25,7 @@ pub async fn run(role: Arc<Role<Guardian>>, options: Options, guardian: Guardian
                 link_bind: guardian.link_bind,
                 link_address: guardian.link_address,
                 network: options.network,
+                snapshot_interval: SNAPSHOT_INTERVAL,
             };
             Guardian::start(config, SealingKey::new(key), Arc::new(ClnChain::new(rpc)))
                 .await

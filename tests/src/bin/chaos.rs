@@ -37,8 +37,8 @@ enum Store {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(count) = arguments.show {
-        for incident in Schedule::new(arguments.seed, chaos::GUARDIANS, chaos::WIPES).take(count) {
-            println!("after {:?} for {:?}: {}", incident.after, incident.hold, incident.fault);
+        for incident in Schedule::new(arguments.seed, chaos::GUARDIANS, chaos::LOST_DISKS).take(count) {
+            println!("{:.1?} later: {incident}", incident.after);
         }
         return ExitCode::SUCCESS;
     }

@@ -1,6 +1,8 @@
 //! What must hold when all is over: nothing that was promised is lost, and all guardians have the same.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,9 +11,11 @@ use federation_core::rest::{AuditResponse, TransactionResponse, TransactionStatu
 use futures::StreamExt as _;
 use reqwest::StatusCode;
 
+use super::LOST_DISKS;
 use super::summary::Summary;
 use super::witness::Said;
 use super::world::World;
+use crate::ecash::text;
 use crate::scenario::conserved;
 
 /// How long the wallets may take to finish what is under way.
@@ -26,7 +30,22 @@ pub async fn finish(world: &mut World) -> Result<()> {
     world.summary.epochs = world.quiet().await?;
     world.summary.handed = world.load.received();
     world.summary.races = world.load.races();
+    compare(world).await?;
+    panics(world)?;
+    let audit: AuditResponse = world.federation.audit().await?;
+    conserved(&audit, &held)?;
+    let total: u64 = held.iter().sum();
+    let deposited = world.load.deposited() * 1000;
+    ensure!(total == deposited, "{deposited} msat were deposited, {total} msat are held");
+    Ok(())
+}
+
+/// Compares the guardians, when nothing is under way, with each other and with what they have said: into the summary.
+pub async fn compare(world: &mut World) -> Result<()> {
     transactions(world).await?;
+    if LOST_DISKS {
+        headers(world).await?;
+    }
     let mut audits = Vec::new();
     for guardian in &world.federation.guardians {
         audits.push(guardian.get::<AuditResponse>("/v1/audit").await?);
@@ -40,10 +59,21 @@ pub async fn finish(world: &mut World) -> Result<()> {
             world.summary.fork(format!("{}'s audit is {audit:?}, not {first:?}", guardian.process.name()));
         }
     }
-    conserved(first, &held)?;
-    let total: u64 = held.iter().sum();
-    let deposited = world.load.deposited() * 1000;
-    ensure!(total == deposited, "{deposited} msat were deposited, {total} msat are held");
+    Ok(())
+}
+
+/// No guardian may ever panic, whatever happens.
+fn panics(world: &mut World) -> Result<()> {
+    for guardian in &world.federation.guardians {
+        let log = BufReader::new(File::open(guardian.process.log())?);
+        for line in log.split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            if line.contains("panicked at") {
+                world.summary.findings.push(format!("PANIC of {}: {line}", guardian.process.name()));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -67,6 +97,43 @@ async fn transactions(world: &mut World) -> Result<()> {
         judge(txid, &said, &now, &mut world.summary);
     }
     Ok(())
+}
+
+/// Compares the headers of all epochs that are still known; the last one must be.
+async fn headers(world: &mut World) -> Result<()> {
+    let http = reqwest::Client::new();
+    let urls: Vec<_> = world.federation.guardians.iter().map(|guardian| guardian.url.as_str()).collect();
+    let last = world.federation.settled().await?.saturating_sub(1);
+    let asked = (0..=last).map(|epoch| {
+        let (http, urls) = (&http, &urls);
+        async move {
+            let mut hashes = Vec::new();
+            for url in urls {
+                hashes.push(header(http, url, epoch).await?);
+            }
+            anyhow::Ok((epoch, hashes))
+        }
+    });
+    let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    for answer in answers {
+        let (epoch, hashes) = answer?;
+        let known: BTreeSet<_> = hashes.iter().flatten().collect();
+        if known.len() > 1 || (epoch == last && hashes.contains(&None)) {
+            world.summary.fork(format!("the header of epoch {epoch} is {hashes:?}"));
+        }
+        world.summary.headers += u64::from(known.len() == 1);
+    }
+    Ok(())
+}
+
+/// The hash of an epoch's header, which covers the digest of the state; `None` if the guardian has forgotten it.
+async fn header(http: &reqwest::Client, url: &str, epoch: u64) -> Result<Option<String>> {
+    let response = http.get(format!("{url}/v1/epochs/{epoch}")).send().await?;
+    match response.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        StatusCode::OK => Ok(Some(text(&response.json().await?, "hash")?)),
+        status => bail!("{url} answers {status} about epoch {epoch}"),
+    }
 }
 
 /// Where a transaction stands at a guardian; `None` if it is unknown there.

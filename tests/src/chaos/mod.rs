@@ -41,8 +41,8 @@ pub struct Options {
 
 /// How many guardians there are.
 pub const GUARDIANS: usize = 4;
-/// Whether disks are lost too.
-pub const WIPES: bool = false;
+/// Whether disks are lost and rolled back too.
+pub const LOST_DISKS: bool = false;
 /// After so many incidents something more is deposited.
 const DEPOSIT_EVERY: usize = 3;
 
@@ -69,7 +69,7 @@ async fn storm(world: &mut World, options: Options, say: &mut impl FnMut(&str)) 
     let end = Instant::now() + options.time;
     world.load.begin(options.seed);
     world.progress("before the first fault").await?;
-    for (number, incident) in Schedule::new(options.seed, GUARDIANS, WIPES).enumerate() {
+    for (number, incident) in Schedule::new(options.seed, GUARDIANS, LOST_DISKS).enumerate() {
         tokio::time::sleep(incident.after).await;
         if Instant::now() >= end {
             break;
@@ -77,11 +77,9 @@ async fn storm(world: &mut World, options: Options, say: &mut impl FnMut(&str)) 
         if number % DEPOSIT_EVERY == 0 {
             world.load.deposit(&world.bitcoind, number % options.wallets, 10_000).await?;
         }
-        let fault = &incident.fault;
-        say(&format!("{fault}"));
-        self::incident(world, &incident).await.with_context(|| format!("incident {number}, {fault}"))?;
-        let epoch = world.healed().await?;
-        world.progress("after it").await.with_context(|| format!("incident {number}, {fault}"))?;
+        say(&format!("{incident}"));
+        let epoch = undergo(world, &incident).await;
+        let epoch = epoch.with_context(|| format!("incident {number}, {incident}"))?;
         let accepted = world.load.ledger().accepted();
         say(&format!("    over: epoch {epoch}, {accepted} transactions"));
     }
@@ -89,14 +87,17 @@ async fn storm(world: &mut World, options: Options, say: &mut impl FnMut(&str)) 
     check::finish(world).await
 }
 
-/// One fault from its beginning to its end.
-async fn incident(world: &mut World, incident: &Incident) -> Result<()> {
+/// One fault from its beginning to its end; the epoch that all have come to after it.
+async fn undergo(world: &mut World, incident: &Incident) -> Result<u64> {
     let fault = &incident.fault;
     world.begin(fault).await?;
     world.bitcoind.mine(1).await?;
-    world.hold(fault, incident.hold).await?;
-    if fault.missing() <= world.max_faulty() {
+    world.hold(incident).await?;
+    if fault.whom().len() <= world.max_faulty() {
         world.progress("while it lasts").await?;
     }
-    world.heal(fault).await
+    world.heal(fault).await?;
+    let epoch = world.healed().await?;
+    world.progress("after it").await?;
+    Ok(epoch)
 }

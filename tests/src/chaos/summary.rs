@@ -17,10 +17,14 @@ pub struct Summary {
     pub slow: u64,
     /// Disks lost and restored.
     pub wipes: u64,
+    /// Disks rolled back.
+    pub rollbacks: u64,
     /// Full disks.
     pub full_disks: u64,
     /// Epochs of the federation.
     pub epochs: u64,
+    /// Epochs whose headers were compared: the same on all guardians that still know them.
+    pub headers: u64,
     /// Transactions accepted.
     pub transactions: u64,
     /// Transactions refused for good: the losers of races.
@@ -58,16 +62,18 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, full disks {}, epochs {}, \
-             transactions {}, refused {}, handed over {}, races {}, lost {}, forks {}",
+            "kills {}, restarts {}, stops {}, cuts {}, slow links {}, wipes {}, rollbacks {}, full disks {}, epochs {} \
+             ({} headers alike), transactions {}, refused {}, handed over {}, races {}, lost {}, forks {}",
             self.kills,
             self.restarts,
             self.stops,
             self.cuts,
             self.slow,
             self.wipes,
+            self.rollbacks,
             self.full_disks,
             self.epochs,
+            self.headers,
             self.transactions,
             self.rejected,
             self.handed,

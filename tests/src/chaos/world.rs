@@ -1,5 +1,6 @@
 //! Four guardians, the links between them, bitcoind and wallets; and what is done to them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use federation_core::TxId;
 use federation_core::rest::{TransactionResponse, TransactionStatus};
 use futures::future::join_all;
 
+use super::LOST_DISKS;
 use super::load::Load;
-use super::schedule::Fault;
+use super::schedule::{Fault, Incident};
 use super::summary::Summary;
 use crate::federation::Guardian;
 use crate::network::Way;
@@ -54,7 +56,11 @@ impl World {
         let (federation, network) = Federation::start_proxied(&sandbox, &bitcoind, &stores).await?;
         let load = Load::start(&sandbox, &bitcoind, &federation, wallets).await?;
         let summary = Summary::default();
-        Ok(Self { load, federation, network, postgres, bitcoind, sandbox, summary })
+        let world = Self { load, federation, network, postgres, bitcoind, sandbox, summary };
+        if LOST_DISKS {
+            world.back_up().await?;
+        }
+        Ok(world)
     }
 
     /// The store is PostgreSQL.
@@ -114,9 +120,16 @@ impl World {
                 self.summary.full_disks += 1;
             }
             Fault::Flap(_) => {}
-            Fault::Wipe(one) => {
+            Fault::Wipe(one) => self.kill(&[*one]).await?,
+            Fault::RollBack(one) => {
                 self.kill(&[*one]).await?;
-                self.wipe(*one).await?;
+                if !self.on_postgres() {
+                    let folder = &self.guardian(*one)?.data_dir;
+                    let old = folder.with_extension("old");
+                    let _ = std::fs::remove_dir_all(&old);
+                    copy(folder, &old).await?;
+                    self.restart(&[*one])?;
+                }
             }
         }
         if let Fault::Cut(_) | Fault::OneWay(..) | Fault::Silence(_) = fault {
@@ -129,27 +142,34 @@ impl World {
     }
 
     /// Lets it last.
-    pub async fn hold(&mut self, fault: &Fault, time: Duration) -> Result<()> {
-        match fault {
-            Fault::Flap(every) => {
-                let end = tokio::time::Instant::now() + time;
-                while tokio::time::Instant::now() < end {
-                    self.network.drop_all();
-                    tokio::time::sleep(*every).await;
-                }
+    pub async fn hold(&mut self, incident: &Incident) -> Result<()> {
+        match &incident.strike {
+            Some((after, whom)) => {
+                self.pass(&incident.fault, *after).await?;
+                self.kill(whom).await?;
+                self.restart(whom)?;
+                self.pass(&incident.fault, incident.hold.saturating_sub(*after)).await?;
             }
-            Fault::FullDisk(one, _) => {
-                let process = &self.guardian(*one)?.process;
-                let status = process.wait_exit(FILLED).await?;
-                if status.code() != Some(1) || !process.log_tail().contains("guardiand: ") {
-                    return Err(process.failure(&format!(
-                        "has a full disk and did not stop with a reason, but with {status}"
-                    )));
-                }
-                tokio::time::sleep(time).await;
-            }
-            _ => tokio::time::sleep(time).await,
+            None => self.pass(&incident.fault, incident.hold).await?,
         }
+        let Fault::FullDisk(one, _) = incident.fault else { return Ok(()) };
+        let process = &self.guardian(one)?.process;
+        let status = process.wait_exit(FILLED).await?;
+        if status.code() == Some(1) && process.log_tail().contains("guardiand: ") {
+            return Ok(());
+        }
+        Err(process.failure(&format!("has a full disk and did not stop with a reason, but with {status}")))
+    }
+
+    async fn pass(&self, fault: &Fault, time: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + time;
+        if let Fault::Flap(every) = fault {
+            while tokio::time::Instant::now() < end {
+                self.network.drop_all();
+                tokio::time::sleep(*every).await;
+            }
+        }
+        tokio::time::sleep_until(end).await;
         Ok(())
     }
 
@@ -166,7 +186,20 @@ impl World {
             }
             Fault::Freeze(one) => self.guardian(*one)?.process.signal(Signal::Cont)?,
             Fault::FullDisk(one, _) => self.restart(&[*one])?,
-            Fault::Wipe(_) | Fault::Flap(_) => {}
+            Fault::RollBack(one) if !self.on_postgres() => {
+                self.kill(&[*one]).await?;
+                let folder = &self.guardian(*one)?.data_dir;
+                std::fs::remove_dir_all(folder)?;
+                copy(&folder.with_extension("old"), folder).await?;
+                self.load.ledger().wiped(*one);
+                self.summary.rollbacks += 1;
+                self.restart(&[*one])?;
+            }
+            Fault::Wipe(one) | Fault::RollBack(one) => {
+                self.wipe(*one).await?;
+                self.restart(&[*one])?;
+            }
+            Fault::Flap(_) => {}
             Fault::Cut(_) | Fault::OneWay(..) | Fault::Silence(_) | Fault::Slow(_) | Fault::SlowOne(..) => {
                 self.network.set_all(Way::Open);
             }
@@ -246,7 +279,35 @@ impl World {
         self.federation.guardians.iter().map(tail).collect()
     }
 
-    async fn wipe(&mut self, _one: usize) -> Result<()> {
-        bail!("lost disks can't be restored yet")
+    /// Keeps the secrets of all guardians where no fault comes to.
+    async fn back_up(&self) -> Result<()> {
+        for (i, guardian) in self.federation.guardians.iter().enumerate() {
+            guardian.command(&["backup", &format!("--to={}", self.backup(i).display())]).await?;
+        }
+        Ok(())
     }
+
+    fn backup(&self, one: usize) -> PathBuf {
+        self.sandbox.path().join(format!("backup-{one}"))
+    }
+
+    /// A new disk, and on it what the backup has. The guardian must be dead.
+    async fn wipe(&mut self, one: usize) -> Result<()> {
+        let guardian = self.guardian(one)?;
+        std::fs::remove_dir_all(&guardian.data_dir)?;
+        if let Some(postgres) = &self.postgres {
+            postgres.empty_database(&format!("guardian{one}")).await?;
+        }
+        guardian.command(&["restore", &format!("--from={}", self.backup(one).display())]).await?;
+        self.load.ledger().wiped(one);
+        self.summary.wipes += 1;
+        Ok(())
+    }
+}
+
+/// A folder with all that is in it.
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = tokio::process::Command::new("cp").arg("-a").args([from, to]).status().await?;
+    ensure!(copied.success(), "can't copy {} to {}", from.display(), to.display());
+    Ok(())
 }

@@ -47,9 +47,9 @@ pub struct EngineConfig {
     pub max_proposal: usize,
     /// How many epochs, from the first that isn't committed, take messages.
     pub window: u64,
-    /// Leaves one protection out, to see that tests notice.
+    /// Leaves protections out, to see that tests notice.
     #[cfg(feature = "testing")]
-    pub without: Option<Protection>,
+    pub without: &'static [Protection],
 }
 
 impl EngineConfig {
@@ -63,7 +63,7 @@ impl EngineConfig {
             max_proposal: 1 << 20,
             window: 4,
             #[cfg(feature = "testing")]
-            without: None,
+            without: &[],
         }
     }
 
@@ -73,8 +73,8 @@ impl EngineConfig {
         #[cfg(feature = "testing")]
         let without = self.without;
         #[cfg(not(feature = "testing"))]
-        let without = None;
-        without != Some(protection)
+        let without: &[Protection] = &[];
+        !without.contains(&protection)
     }
 
     /// The largest frame that an honest peer sends.

@@ -107,6 +107,9 @@ async fn greet(
     else {
         return Ok(None);
     };
+    if let Some(outgoing) = shared.outgoing.get(&peer) {
+        outgoing.dialled();
+    }
     let context = Connection {
         peer,
         incoming,

@@ -44,11 +44,16 @@ pub(super) async fn run(
         // A connection that lasted was a good one; only failures in a row are waited out longer.
         pause = if started.elapsed() > Duration::from_secs(30) { FIRST_PAUSE } else { pause };
         let jitter = rand::thread_rng().gen_range(0.5..1.5);
+        let waited = async {
+            if tokio::time::timeout(pause.mul_f64(jitter), outgoing.reachable.notified()).await.is_ok() {
+                // Not at once all the same: a peer that dials and hangs up again and again would set the pace.
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+        };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+            () = waited => pause = (pause * 2).min(LONGEST_PAUSE),
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
         if Arc::strong_count(&outgoing) == 1 {
             return;
         }

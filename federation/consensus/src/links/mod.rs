@@ -18,6 +18,8 @@ mod codec;
 mod dialer;
 mod identity;
 mod peer;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 
 use std::collections::BTreeMap;

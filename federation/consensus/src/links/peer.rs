@@ -22,6 +22,8 @@ pub(crate) struct Outgoing {
     /// Something was queued.
     pub(super) queued: Notify,
     emptied: Notify,
+    /// The peer has shown that it can be reached.
+    pub(super) reachable: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +126,13 @@ impl Outgoing {
         let mut state = lock(&self.state);
         state.rtt = Some(rtt);
         state.last_seen = Some(Instant::now());
+    }
+
+    /// The peer has dialled us, so it is worth dialling it now if we are waiting to.
+    pub(super) fn dialled(&self) {
+        if !lock(&self.state).connected {
+            self.reachable.notify_one();
+        }
     }
 
     /// How often the connection has come up, while it is.

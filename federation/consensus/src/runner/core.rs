@@ -375,11 +375,14 @@ impl<N: Network> Core<N> {
             finality.final_signatures(header.epoch, &header.hash(), by).is_some()
         });
         if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
-            tracing::warn!(
-                epoch = from_epoch,
-                peer = from,
-                "this guardian's journal lacks what it has said: it keeps silent in all epochs before this one"
-            );
+            // Of committed epochs the journal is shortened all the time: nothing to worry about.
+            if from_epoch > self.committed {
+                tracing::warn!(
+                    epoch = from_epoch,
+                    peer = from,
+                    "this guardian's journal lacks what it has said: it keeps silent in all epochs before this one"
+                );
+            }
             self.journal.set_speaks_from(from_epoch)?;
             self.speaks_from = from_epoch;
             self.flush()?;

@@ -190,7 +190,7 @@ impl Finality {
 
     fn wanted(&self, epoch: u64) -> bool {
         let committed = self.own.last_key_value().map_or(0, |(epoch, _)| epoch + 1);
-        epoch + KEEP >= committed && epoch < committed.saturating_add(AHEAD)
+        epoch.saturating_add(KEEP) >= committed && epoch < committed.saturating_add(AHEAD)
     }
 
     /// Right signatures of `hash`, as many as make it final: those handed over, and those heard of.

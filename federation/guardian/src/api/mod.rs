@@ -1,7 +1,7 @@
-//! The REST API under `/v1`; its bodies are in [`federation_core::rest`].
+//! The REST API under `/v1`; its bodies are in [`federation_core::rest`]. Beside it there is [`/metrics`](crate::metrics).
 //!
 //! It is served from the guardian's first start on: before the setup is done, everything but
-//! `/v1/setup` answers `setup_not_done`. Every endpoint is bounded in body size and time.
+//! `/metrics` answers `setup_not_done`. Every endpoint is bounded in body size and time.
 
 mod federation;
 mod modules;
@@ -29,8 +29,22 @@ use crate::error::GuardianError;
 use crate::running::Running;
 use problem::Problem;
 
-/// The guardian's running part, once there is one.
-pub type Current = watch::Receiver<Option<Arc<Running>>>;
+/// What the API can serve.
+#[derive(Clone, Default)]
+pub enum Serving {
+    /// The federation does not exist yet.
+    #[default]
+    Setup,
+    /// The guardian's state is being fetched from the others.
+    Restoring,
+    /// Everything.
+    Running(Arc<Running>),
+    /// Nothing any more.
+    Stopped,
+}
+
+/// What is served now.
+pub type Current = watch::Receiver<Serving>;
 
 /// All endpoints.
 pub fn router(current: Current) -> Router {
@@ -38,6 +52,8 @@ pub fn router(current: Current) -> Router {
         .route("/v1/config", get(federation::config))
         .route("/v1/status", get(federation::status))
         .route("/v1/audit", get(federation::audit))
+        .route("/v1/epochs/{epoch}", get(federation::epoch))
+        .route("/metrics", get(federation::metrics))
         .route("/v1/transactions", post(transactions::submit))
         .route("/v1/transactions/{txid}", get(transactions::status))
         .route("/v1/outcomes/{txid}/{index}", get(transactions::outcome))
@@ -92,12 +108,18 @@ impl FromRequestParts<Current> for Federation {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, current: &Current) -> Result<Self, Problem> {
-        current.borrow().clone().map(Self).ok_or_else(|| {
-            Problem(ApiError::unavailable(
+        let (code, detail) = match current.borrow().clone() {
+            Serving::Running(running) => return Ok(Self(running)),
+            Serving::Setup => (
                 "setup_not_done",
                 "this guardian's federation does not exist yet: its operator has to finish the setup",
-            ))
-        })
+            ),
+            Serving::Restoring => {
+                ("restoring", "this guardian gets its state from the others: ask another one meanwhile")
+            }
+            Serving::Stopped => ("stopped", "this guardian is stopping: ask another one"),
+        };
+        Err(Problem(ApiError::unavailable(code, detail)))
     }
 }
 

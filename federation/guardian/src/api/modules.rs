@@ -27,6 +27,7 @@ pub(super) async fn hand_in(
     Query(query): Query<BTreeMap<String, String>>,
     Json(body): Json<Value>,
 ) -> Result<Answer<Value>, Problem> {
+    running.takes_writes()?;
     call(&running, &name, Method::Post, query, body).await
 }
 

@@ -11,7 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use federation_core::config::ConfigResponse;
 use federation_core::invite::InviteCode;
 use federation_guardian::setup::stored::StoredSetup;
-use federation_guardian::{FederationParams, Guardian, GuardianConfig, SealingKey};
+use federation_guardian::{
+    Backup, FederationParams, Guardian, GuardianConfig, KeySource, SNAPSHOT_INTERVAL, SealingKey, SetupPhase,
+};
 use federation_wallet::bitcoind::{Auth, Bitcoind};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -54,6 +56,9 @@ struct Place {
     /// How other guardians reach this one, host:port; by default where it listens.
     #[arg(long, global = true)]
     link_address: Option<String>,
+    /// Epochs from one state snapshot to the next; for tests.
+    #[arg(long, global = true, hide = true, default_value_t = SNAPSHOT_INTERVAL)]
+    snapshot_interval: u64,
 }
 
 #[derive(Subcommand)]
@@ -94,6 +99,19 @@ enum Command {
     },
     /// Prints the invite code of the running federation.
     Invite,
+    /// Writes the guardian's secrets to a file, encrypted with its passphrase. Once, when the setup is done; the guardian
+    /// may be running. File and passphrase together bring the guardian back.
+    Backup {
+        /// The file; it must not exist.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Brings a lost guardian back in an empty data folder. `run` then gets the federation's state from the others.
+    Restore {
+        /// The file that `backup` wrote.
+        #[arg(long)]
+        from: PathBuf,
+    },
 }
 
 #[tokio::main]
@@ -122,6 +140,7 @@ async fn try_main() -> anyhow::Result<()> {
         link_bind: place.link_bind,
         link_address: place.link_address.clone().unwrap_or_else(|| place.link_bind.to_string()),
         network: place.network,
+        snapshot_interval: place.snapshot_interval,
     };
     match cli.command {
         Command::Setup { name, federation, guardians, finality } => {
@@ -174,6 +193,29 @@ async fn try_main() -> anyhow::Result<()> {
             let api_urls = config.endpoints.values().map(|endpoint| endpoint.api_url.clone()).collect();
             println!("{}", InviteCode { federation: config.federation_id, api_urls });
         }
+        Command::Backup { to } => {
+            let salt = place.salt()?.context("there is no guardian in this data folder")?;
+            let key = place.key_with(&salt)?;
+            let db = federation_store::glance(&config.store_url()).await?;
+            Backup::make(db, &key, KeySource::Passphrase { salt }).await?.write(&to)?;
+            eprintln!("written; with the passphrase, and the other guardians, it brings this guardian back");
+        }
+        Command::Restore { from } => {
+            if std::fs::read_dir(&place.data_dir).is_ok_and(|mut entries| entries.next().is_some()) {
+                bail!("{} is not empty: a guardian is restored into a new folder", place.data_dir.display());
+            }
+            let backup = Backup::read(&from)?;
+            let salt = backup.salt()?;
+            let key = place.key_with(&salt)?;
+            let setup = backup.open(&key)?;
+            std::fs::create_dir_all(&place.data_dir).with_context(|| place.data_dir.display().to_string())?;
+            place.keep_salt(&salt)?;
+            backup.restore(&config.open().await?, &key).await?;
+            eprintln!(
+                "'{}' is back; `guardiand run` gets the federation's state from the other guardians",
+                setup.own.endpoint.name
+            );
+        }
     }
     Ok(())
 }
@@ -181,7 +223,7 @@ async fn try_main() -> anyhow::Result<()> {
 async fn run(config: GuardianConfig, key: SealingKey, chain: Arc<Bitcoind>) -> anyhow::Result<()> {
     let guardian = Guardian::start(config, key, chain).await?;
     tracing::info!("the API listens on {}", guardian.api_address());
-    if guardian.running().is_err() {
+    if guardian.setup_status().await.phase != SetupPhase::Done {
         let status = guardian.start_setup().await?;
         tracing::info!("making the federation's keys with {} guardians", status.guardians.len());
     }
@@ -198,6 +240,18 @@ async fn run(config: GuardianConfig, key: SealingKey, chain: Arc<Bitcoind>) -> a
 impl Place {
     /// The key for secrets at rest: from the passphrase, and a salt that is kept beside the database.
     fn key(&self) -> anyhow::Result<SealingKey> {
+        let salt = match self.salt()? {
+            Some(salt) => salt,
+            None => {
+                let salt: [u8; 16] = rand::random();
+                self.keep_salt(&salt)?;
+                salt
+            }
+        };
+        self.key_with(&salt)
+    }
+
+    fn key_with(&self, salt: &[u8; 16]) -> anyhow::Result<SealingKey> {
         let passphrase = match &self.passphrase_file {
             Some(file) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
             None => std::env::var("GUARDIAND_PASSPHRASE").context(
@@ -205,20 +259,25 @@ impl Place {
             )?,
         };
         let passphrase = Zeroizing::new(passphrase);
-        std::fs::create_dir_all(&self.data_dir).with_context(|| self.data_dir.display().to_string())?;
+        Ok(SealingKey::from_passphrase(passphrase.trim_end_matches(['\r', '\n']), salt)?)
+    }
+
+    fn salt(&self) -> anyhow::Result<Option<[u8; 16]>> {
         let file = self.data_dir.join("salt");
-        let salt: [u8; 16] = match std::fs::read(&file) {
-            Ok(bytes) => bytes.try_into().ok().with_context(|| format!("{} is damaged", file.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let salt: [u8; 16] = rand::random();
-                let temporary = self.data_dir.join("salt.new");
-                std::fs::write(&temporary, salt)?;
-                std::fs::File::open(&temporary)?.sync_all()?;
-                std::fs::rename(&temporary, &file)?;
-                salt
+        match std::fs::read(&file) {
+            Ok(bytes) => {
+                bytes.try_into().ok().map(Some).with_context(|| format!("{} is damaged", file.display()))
             }
-            Err(error) => return Err(error).with_context(|| file.display().to_string()),
-        };
-        Ok(SealingKey::from_passphrase(passphrase.trim_end_matches(['\r', '\n']), &salt)?)
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| file.display().to_string()),
+        }
+    }
+
+    fn keep_salt(&self, salt: &[u8; 16]) -> anyhow::Result<()> {
+        std::fs::create_dir_all(&self.data_dir).with_context(|| self.data_dir.display().to_string())?;
+        let temporary = self.data_dir.join("salt.new");
+        std::fs::write(&temporary, salt)?;
+        std::fs::File::open(&temporary)?.sync_all()?;
+        Ok(std::fs::rename(&temporary, self.data_dir.join("salt"))?)
     }
 }

@@ -12,8 +12,11 @@ use federation_core::{Amount, ConsensusItem, OutPoint, PeerId, Transaction};
 use federation_store::WriteBatch;
 
 use super::contribution::Contribution;
+use super::faults::{Fault, Faults};
 use super::verify::{Verified, Verifier};
-use crate::state::{self, Decided, TRANSACTIONS};
+use super::version::{self, Versions};
+use crate::error::GuardianError;
+use crate::state::{self, Decided, REASONS, TRANSACTIONS};
 
 /// What an epoch did, beside what is in the write batch.
 #[derive(Default)]
@@ -25,31 +28,44 @@ pub struct Applied {
     /// How many were rejected.
     pub rejected: usize,
     /// Provable faults of guardians: contributions, items or witnesses that no honest one sends.
-    pub faults: Vec<(PeerId, String)>,
+    pub faults: Faults,
+    /// The consensus version that it was applied under.
+    pub version: u16,
 }
 
 /// Applies batches.
 pub struct Applier {
     modules: Arc<Registry>,
     verifier: Arc<Verifier>,
+    versions: Versions,
 }
 
 impl Applier {
     /// For a federation's modules.
-    pub fn new(modules: Arc<Registry>, verifier: Arc<Verifier>) -> Self {
-        Self { modules, verifier }
+    pub fn new(modules: Arc<Registry>, verifier: Arc<Verifier>, versions: Versions) -> Self {
+        Self { modules, verifier, versions }
+    }
+
+    /// Which rules are in force, and who knows newer ones.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Applies the contributions of an epoch to `db`.
+    ///
+    /// # Errors
+    /// [`GuardianError::TooOld`] if this program doesn't know the rules of this epoch: nothing is applied then.
     pub async fn apply(
         &self,
         db: &mut WriteBatch,
         number: u64,
         batch_hash: [u8; 32],
         contributions: impl IntoIterator<Item = (PeerId, bytes::Bytes)>,
-    ) -> Result<Applied, DbError> {
-        let epoch = Epoch { number };
-        let mut applied = Applied::default();
+    ) -> Result<Applied, GuardianError> {
+        let version = self.versions.in_force(&state::agreed(db)).await?;
+        self.versions.check(version)?;
+        let epoch = Epoch { number, version };
+        let mut applied = Applied { version, ..Applied::default() };
         let mut items = Vec::new();
         let mut transactions = BTreeMap::new();
         for (peer, bytes) in contributions {
@@ -60,9 +76,7 @@ impl Applier {
                         read_transaction(peer, &bytes, &mut transactions, &mut applied);
                     }
                 }
-                Err(error) => {
-                    applied.faults.push((peer, format!("a contribution that does not decode: {error}")))
-                }
+                Err(error) => applied.faults.add(peer, Fault::Contribution, || error.to_string()),
             }
         }
         self.apply_items(db, epoch, items, &mut applied).await?;
@@ -70,6 +84,7 @@ impl Applier {
         for (id, module) in self.modules.iter() {
             module.end_epoch(&mut state::module(db, *id), epoch).await?;
         }
+        self.versions.end_epoch(&mut state::agreed(db)).await?;
         Ok(applied)
     }
 
@@ -83,18 +98,27 @@ impl Applier {
         // Stable: within a module by guardian, and a guardian's own order is kept.
         items.sort_by_key(|(_, item)| item.module);
         for (peer, item) in items {
-            let Some(module) = self.modules.get(&item.module) else {
-                applied.faults.push((peer, format!("an item for the unknown module {}", item.module)));
-                continue;
-            };
+            let module = self.modules.get(&item.module);
             db.savepoint();
-            let result =
-                module.apply_item(&mut state::module(db, item.module), epoch, peer, &item.body).await;
+            let result = match module {
+                _ if item.module == version::MODULE => {
+                    self.versions.apply(&mut state::agreed(db), peer, &item.body).await
+                }
+                Some(module) => {
+                    module.apply_item(&mut state::module(db, item.module), epoch, peer, &item.body).await
+                }
+                None => {
+                    db.release();
+                    applied.faults.add(peer, Fault::UnknownModule, || format!("module {}", item.module));
+                    continue;
+                }
+            };
             match result {
                 Ok(()) => db.release(),
                 Err(ModuleError::Refused { code, reason }) => {
                     db.rollback();
-                    applied.faults.push((peer, format!("{}: {reason} ({code})", module.kind())));
+                    let kind = module.map_or("consensus version", |module| module.kind());
+                    applied.faults.add(peer, Fault::Item, || format!("{kind}: {reason} ({code})"));
                 }
                 Err(ModuleError::Db(error)) => return Err(error),
             }
@@ -122,7 +146,9 @@ impl Applier {
             applied.decided.push(hash);
             let Some(verified) = verified else {
                 // A bad witness never sets a transaction's status: the right one may still come.
-                applied.faults.push((peer, "a transaction with a wrong signature".to_owned()));
+                applied
+                    .faults
+                    .add(peer, Fault::Signature, || "the transaction counts for nothing".to_owned());
                 continue;
             };
             match self.apply_one(db, epoch, &verified).await? {
@@ -159,6 +185,10 @@ impl Applier {
             Err(ModuleError::Db(error)) => return Err(error),
         };
         TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
+        match &decided {
+            Decided::Accepted { .. } => REASONS.delete(&mut state::history(db), &txid),
+            Decided::Rejected { reason, .. } => REASONS.put(&mut state::history(db), &txid, reason),
+        }
         Ok(Some(decided))
     }
 
@@ -220,6 +250,6 @@ fn read_transaction(
         Ok(transaction) => {
             transactions.entry(transaction.hash()).or_insert((peer, transaction));
         }
-        Err(error) => applied.faults.push((peer, format!("a transaction that cannot be read: {error}"))),
+        Err(error) => applied.faults.add(peer, Fault::Transaction, || error.to_string()),
     }
 }

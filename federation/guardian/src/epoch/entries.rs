@@ -114,6 +114,7 @@ pub struct Entries {
     /// All ages in no order: what is drawn from.
     shuffled: Vec<u64>,
     bytes: usize,
+    durable: usize,
     next: u64,
 }
 
@@ -150,6 +151,7 @@ impl Entries {
 
     fn insert(&mut self, candidate: Candidate, durable: bool) {
         let age = self.next;
+        self.durable = self.durable.saturating_add(usize::from(durable));
         self.next = age.saturating_add(1);
         self.bytes = self.bytes.saturating_add(candidate.bytes.len());
         self.by_hash.insert(candidate.hash, age);
@@ -172,7 +174,10 @@ impl Entries {
         let mut gone = Vec::new();
         for hash in hashes {
             match self.by_hash.get(&hash).and_then(|age| self.by_age.get_mut(age)) {
-                Some(entry) => entry.durable = true,
+                Some(entry) => {
+                    self.durable = self.durable.saturating_add(usize::from(!entry.durable));
+                    entry.durable = true;
+                }
                 None => gone.push(hash),
             }
         }
@@ -183,6 +188,7 @@ impl Entries {
     pub fn remove(&mut self, hash: &[u8; 32]) {
         let Some(age) = self.by_hash.remove(hash) else { return };
         let Some(entry) = self.by_age.remove(&age) else { return };
+        self.durable = self.durable.saturating_sub(usize::from(entry.durable));
         let candidate = entry.candidate;
         self.bytes = self.bytes.saturating_sub(candidate.bytes.len());
         if self.by_txid.get(&candidate.txid) == Some(&age) {
@@ -272,6 +278,11 @@ impl Entries {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.by_age.len()
+    }
+
+    /// How many can be drawn: are durable.
+    pub fn ready(&self) -> usize {
+        self.durable
     }
 
     /// Whether none waits.

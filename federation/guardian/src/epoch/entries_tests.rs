@@ -223,6 +223,7 @@ proptest! {
                 Step::Durable(_) | Step::Remove(_) => {}
             }
             prop_assert_eq!(entries.len(), model.len());
+            prop_assert_eq!(entries.ready(), model.iter().filter(|entry| entry.2).count());
             prop_assert_eq!(entries.bytes(), model.iter().map(|entry| entry.1).sum::<usize>());
         }
     }

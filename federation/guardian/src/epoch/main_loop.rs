@@ -1,35 +1,44 @@
 //! The main loop: an agreed batch in, one commit, the next proposal out.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use federation_consensus::Batch;
-use federation_consensus::runner::{ConsensusEvent, ConsensusHandle};
-use federation_core::db::DbError;
-use federation_core::{PeerId, module};
+use federation_consensus::runner::ConsensusEvent;
+use federation_core::PeerId;
+use federation_core::module::Epoch;
 use federation_store::WriteBatch;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
-use super::contribution::{Contribution, MAX_CONTRIBUTION, MAX_ITEM_COUNT};
+use super::propose::{Next, Proposer, Sources};
 use crate::error::GuardianError;
+use crate::health;
+use crate::history::prune;
 use crate::running::Running;
-use crate::state::{self, HISTORY, NEXT_EPOCH};
+use crate::state::{self, Divergence, NEXT_EPOCH};
+use crate::status;
 
-/// What this guardian has proposed, and what others wait for.
-#[derive(Default)]
-struct Proposed {
-    /// The last epoch that was proposed for: one proposal an epoch.
-    last: Option<u64>,
-    /// The last epoch that a peer has opened.
-    wanted: Option<u64>,
+/// How long the end waits for consensus to let go of its journal.
+const CONSENSUS_STOP: Duration = Duration::from_secs(10);
+
+/// Why a main loop ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The other guardians have forgotten what it needs next: it needs a snapshot.
+    Pruned {
+        /// The first epoch that can be had.
+        first: u64,
+    },
 }
 
 /// Drives a running guardian.
 pub struct MainLoop {
     /// What the API shares.
     pub running: Arc<Running>,
-    /// Consensus.
-    pub consensus: ConsensusHandle,
     /// What consensus says.
     pub events: mpsc::UnboundedReceiver<ConsensusEvent>,
     /// Notified when pool or modules have something new.
@@ -39,71 +48,111 @@ pub struct MainLoop {
 impl MainLoop {
     /// Runs until `stop`, or until something fails: then the whole guardian stops with the reason, and a
     /// restart goes on from the last commit.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), GuardianError> {
-        let mut proposed = Proposed::default();
-        self.propose(&mut proposed).await?;
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Ended, GuardianError> {
+        let result = self.drive(&mut stop).await;
+        // Others hold handles, too: it must not go on without this.
+        if tokio::time::timeout(CONSENSUS_STOP, self.running.consensus.shutdown()).await.is_err() {
+            tracing::warn!("consensus is still busy with its journal: the disk is slow");
+        }
+        result
+    }
+
+    async fn drive(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Ended, GuardianError> {
+        let mut proposer = Proposer::default();
+        let running = Arc::clone(&self.running);
+        let mut samples = tokio::time::interval(health::INTERVAL);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Batches that are here already come first: it makes no sense to propose for epochs that are over.
+            while let Ok(event) = self.events.try_recv() {
+                if let Some(ended) = self.on_event(event, &mut proposer).await? {
+                    return Ok(ended);
+                }
+                if *stop.borrow() {
+                    return Ok(Ended::Stopped);
+                }
+            }
+            let wait = self.propose(&mut proposer).await?;
             tokio::select! {
                 biased;
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(Ended::Stopped),
+                reason = running.pool.failed() => return Err(GuardianError::Pool(reason)),
                 event = self.events.recv() => match event {
-                    Some(ConsensusEvent::Batch(batch)) => self.apply(batch).await?,
-                    Some(ConsensusEvent::ProposalWanted { epoch }) => {
-                        // It may be ahead of the batch that is still to be applied.
-                        proposed.wanted = proposed.wanted.max(Some(epoch));
+                    Some(event) => {
+                        if let Some(ended) = self.on_event(event, &mut proposer).await? {
+                            return Ok(ended);
+                        }
                     }
-                    Some(ConsensusEvent::Failed(reason)) => return Err(GuardianError::Consensus(reason)),
                     None => return Err(GuardianError::Consensus("its engine ended: see the log".to_owned())),
                 },
                 () = self.work.notified() => {}
-            }
-            self.propose(&mut proposed).await?;
-        }
-    }
-
-    /// Proposes for the next epoch, if there is something worth one or others wait for it.
-    async fn propose(&self, proposed: &mut Proposed) -> Result<(), GuardianError> {
-        let epoch = *self.running.epochs.borrow();
-        if proposed.last == Some(epoch) {
-            return Ok(());
-        }
-        let (contribution, opens) = self.contribution().await?;
-        if !opens && proposed.wanted != Some(epoch) {
-            return Ok(());
-        }
-        proposed.last = Some(epoch);
-        self.consensus
-            .propose(epoch, Bytes::from(contribution.to_bytes()))
-            .await
-            .map_err(|error| GuardianError::Consensus(error.to_string()))
-    }
-
-    /// What this guardian has to say, and whether it is worth an epoch.
-    async fn contribution(&self) -> Result<(Contribution, bool), DbError> {
-        let transactions: Vec<_> = self.running.pool.draw().iter().map(|bytes| bytes.to_vec()).collect();
-        let mut opens = !transactions.is_empty();
-        let mut contribution = Contribution { items: Vec::new(), transactions };
-        let used = |bytes: &Vec<u8>| bytes.len().saturating_add(16);
-        let mut room = MAX_CONTRIBUTION
-            .saturating_sub(contribution.transactions.iter().map(used).sum())
-            .saturating_sub(1024);
-        for (id, found) in self.running.modules.iter() {
-            let proposal = found.propose(&self.running.module_reader(*id)).await?;
-            opens |= proposal.opens_epoch;
-            for body in proposal.items {
-                // What does not fit waits for the next epoch: modules propose again what is not applied.
-                let fits = contribution.items.len() < MAX_ITEM_COUNT && body.len() <= module::MAX_ITEM;
-                if let Some(left) = room.checked_sub(used(&body)).filter(|_| fits) {
-                    room = left;
-                    contribution.items.push(module::item(*id, body));
+                () = running.archive.idle() => running.archive.store_signatures().await?,
+                _ = samples.tick() => {
+                    running.health.sample(&status::sample(&running.consensus.status()), Instant::now());
                 }
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
-        Ok((contribution, opens))
     }
 
-    /// Applies a batch in one commit.
-    async fn apply(&self, batch: Batch) -> Result<(), GuardianError> {
+    async fn on_event(
+        &self,
+        event: ConsensusEvent,
+        proposer: &mut Proposer,
+    ) -> Result<Option<Ended>, GuardianError> {
+        match event {
+            ConsensusEvent::Batch(batch) => {
+                let epoch = batch.epoch;
+                let (decided, own) = self.apply(batch).await?;
+                let left = self.running.pool.waiting().ready;
+                proposer.committed(epoch, decided, own, left);
+            }
+            ConsensusEvent::ProposalWanted { epoch } => proposer.wanted(epoch),
+            ConsensusEvent::Signatures { epoch, signatures } => {
+                self.running.archive.signed(epoch, signatures);
+            }
+            ConsensusEvent::Diverged { epoch, own, others } => {
+                self.running.archive.diverged(Divergence { epoch, own, others }).await?;
+            }
+            ConsensusEvent::HistoryPruned { first } => return Ok(Some(Ended::Pruned { first })),
+            ConsensusEvent::Failed(reason) => return Err(GuardianError::Consensus(reason)),
+        }
+        Ok(None)
+    }
+
+    /// Proposes for the next epoch, if it is time; else says when to ask again at the latest.
+    async fn propose(&self, proposer: &mut Proposer) -> Result<Option<Duration>, GuardianError> {
+        let running = &self.running;
+        let epoch = *running.epochs.borrow();
+        let sources = Sources {
+            me: running.me,
+            db: &running.db,
+            pool: &running.pool,
+            modules: &running.modules,
+            versions: running.applier.versions(),
+        };
+        // Of a state that differs from the others' nothing is worth saying.
+        let next = match running.archive.divergence() {
+            Some(_) => proposer.join(epoch),
+            None => proposer.next(epoch, sources).await?,
+        };
+        match next {
+            Next::Wait(time) => Ok(time),
+            Next::Propose(contribution) => {
+                running.health.proposed(epoch);
+                let value = Bytes::from(contribution.to_bytes());
+                running
+                    .consensus
+                    .propose(epoch, value)
+                    .await
+                    .map_err(|error| GuardianError::Consensus(error.to_string()))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Applies a batch in one commit. Returns how many transactions it decided, and how many of them waited here.
+    async fn apply(&self, batch: Batch) -> Result<(usize, usize), GuardianError> {
         let running = &self.running;
         let epoch = batch.epoch;
         let expected = *running.epochs.borrow();
@@ -111,26 +160,39 @@ impl MainLoop {
             return Err(GuardianError::Consensus(format!("epoch {epoch} came, but {expected} is next")));
         }
         let encoded = batch.encode();
+        let items = batch.items_root();
         let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
         let mut db = WriteBatch::new(Arc::clone(&running.db));
         let applied = running.applier.apply(&mut db, epoch, Batch::hash(&encoded), contributions).await?;
-        HISTORY.put(&mut state::agreed(&mut db), &epoch, &encoded.to_vec());
         let next = epoch.saturating_add(1);
         NEXT_EPOCH.put(&mut state::agreed(&mut db), &(), &next);
         running.pool.forget(&mut db, &applied.decided);
+        let snapshots = &running.snapshots;
+        let below = snapshots.tidy().await;
+        prune::step(&mut db, epoch, below, |epoch| snapshots.is_milestone(epoch)).await?;
+        let header = running.archive.append(&mut db, epoch, items, &encoded).await?;
         db.commit().await?;
-        for (peer, what) in &applied.faults {
-            running.count_fault(*peer, what);
+        if snapshots.due(epoch) {
+            // Before the next commit: the view is of the state after this epoch.
+            snapshots.take(header, running.db.view().await?);
         }
+        running.faults.add(epoch, &applied.faults);
+        let own = running.pool.count(&applied.decided);
         running.pool.forgotten(&applied.decided);
         running.verifier.forget(&applied.decided);
         running.epochs.send_replace(next);
+        running.health.applied(epoch, applied.accepted, applied.rejected);
         tracing::debug!(epoch, accepted = applied.accepted, rejected = applied.rejected, "epoch applied");
         for (id, module) in running.modules.iter() {
             module
-                .committed(&running.module_reader(*id), federation_core::module::Epoch { number: epoch })
+                .committed(&running.module_reader(*id), Epoch { number: epoch, version: applied.version })
                 .await?;
         }
-        self.consensus.committed(epoch).await.map_err(|error| GuardianError::Consensus(error.to_string()))
+        running
+            .consensus
+            .committed(header)
+            .await
+            .map_err(|error| GuardianError::Consensus(error.to_string()))?;
+        Ok((applied.decided.len(), own))
     }
 }

@@ -1,7 +1,8 @@
 //! An epoch, from the guardians' contributions to one commit.
 //!
-//! [`contribution`] is what a guardian proposes, [`pool`] where its transactions wait (its rules are in [`entries`]), [`verify`]
-//! checks signatures and inputs without state, [`apply`] applies an agreed batch, and
+//! [`contribution`] is what a guardian proposes and [`propose`] makes one, when [`window`] says so; [`pool`] is where
+//! transactions wait for that (its rules are in [`entries`]). [`verify`] checks signatures and inputs without state,
+//! [`apply`] applies an agreed batch under the rules that [`version`] says are in force, and counts [`faults`].
 //! [`main_loop`] drives it all.
 
 pub mod apply;
@@ -9,12 +10,20 @@ pub mod contribution;
 pub mod entries;
 #[cfg(test)]
 mod entries_tests;
+pub mod faults;
+#[cfg(test)]
+mod federation_tests;
 pub mod main_loop;
 pub mod pool;
 #[cfg(test)]
 mod pool_tests;
+pub mod propose;
 #[cfg(test)]
 mod tests;
 pub mod verify;
 #[cfg(test)]
 mod verify_tests;
+pub mod version;
+pub mod window;
+#[cfg(test)]
+mod window_tests;

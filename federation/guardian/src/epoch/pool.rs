@@ -40,6 +40,8 @@ struct Write {
 pub struct Waiting {
     /// How many transactions wait.
     pub entries: usize,
+    /// How many of them are durable, so that they can be proposed.
+    pub ready: usize,
     /// Their bytes.
     pub bytes: usize,
     /// How long the oldest has waited.
@@ -117,12 +119,23 @@ impl Pool {
     /// How full it is.
     pub fn waiting(&self) -> Waiting {
         let entries = lock(&self.entries);
-        Waiting { entries: entries.len(), bytes: entries.bytes(), oldest: entries.oldest() }
+        Waiting {
+            entries: entries.len(),
+            ready: entries.ready(),
+            bytes: entries.bytes(),
+            oldest: entries.oldest(),
+        }
     }
 
     /// A fair draw that fits into a contribution.
     pub fn draw(&self) -> Vec<Arc<[u8]>> {
         lock(&self.entries).draw(&mut rand::thread_rng(), MAX_TRANSACTIONS, MAX_TRANSACTION_COUNT)
+    }
+
+    /// How many of these are in the pool.
+    pub fn count(&self, hashes: &[[u8; 32]]) -> usize {
+        let entries = lock(&self.entries);
+        hashes.iter().filter(|hash| entries.has(hash)).count()
     }
 
     /// Takes decided transactions out, in the epoch's own commit.

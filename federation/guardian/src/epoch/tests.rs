@@ -17,6 +17,7 @@ use federation_store::WriteBatch;
 use super::apply::{Applied, Applier};
 use super::contribution::Contribution;
 use super::verify::Verifier;
+use super::version::Versions;
 use crate::state::{self, Decided, TRANSACTIONS};
 
 const MODULE: ModuleId = ModuleId(3);
@@ -126,7 +127,8 @@ impl Fixture {
     fn new() -> Self {
         let modules: Arc<Registry> = Arc::new([(MODULE, erased(Arc::new(Toy)))].into());
         let verifier = Arc::new(Verifier::new(FEDERATION, Arc::clone(&modules)));
-        Self { db: federation_store::memory(), applier: Applier::new(modules, verifier) }
+        let versions = Versions::new(1, (0..4).map(PeerId), 1);
+        Self { db: federation_store::memory(), applier: Applier::new(modules, verifier, versions) }
     }
 
     async fn epoch(&self, contributions: Vec<(u16, Bytes)>) -> Applied {
@@ -236,7 +238,10 @@ async fn nonsense_is_its_proposers_fault_and_changes_nothing() {
             (2, proposal(&[&foreign])),
         ])
         .await;
-    let faults = |peer| applied.faults.iter().filter(|(guardian, _)| *guardian == PeerId(peer)).count();
+    let faults = |peer| {
+        let of = applied.faults.0.iter().filter(|((guardian, _), _)| *guardian == PeerId(peer));
+        of.map(|(_, seen)| seen.count).sum::<u64>()
+    };
     assert_eq!((faults(0), faults(1), faults(2)), (1, 5, 1), "{:?}", applied.faults);
     // A bad witness sets no status: the right one is accepted later.
     assert!(fixture.decided(&good).await.is_none());

@@ -13,6 +13,7 @@ use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, P
 use super::apply::Applier;
 use super::contribution::Contribution;
 use super::verify::Verifier;
+use super::version::Versions;
 
 const FEDERATION: FederationId = FederationId([7; 32]);
 const STUB: ModuleId = ModuleId(0);
@@ -103,7 +104,7 @@ fn transaction(first: u8, number: u32, size: usize) -> Transaction {
 async fn an_epoch_whose_verification_is_cut_off_is_not_applied() {
     let modules = registry();
     let verifier = Arc::new(Verifier::new(FEDERATION, Arc::clone(&modules)));
-    let applier = Applier::new(modules, verifier);
+    let applier = Applier::new(modules, verifier, Versions::new(1, [PeerId(0)], 1));
     let contribution = |transaction: Transaction| {
         let transactions = vec![federation_core::encoding::encode(&transaction)];
         (PeerId(0), Contribution { items: Vec::new(), transactions }.to_bytes().into())

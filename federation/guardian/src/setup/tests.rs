@@ -96,8 +96,13 @@ async fn run(
 
 /// A guardian, alone in its federation, that has stored the result and not yet confirmed it.
 pub(crate) async fn with_result() -> StoredSetup {
-    let mut setup = setups(1).remove(0);
-    setup.result = run(vec![setup.clone()], honest).await.remove(0).ok();
+    with_result_of(1).await
+}
+
+pub(crate) async fn with_result_of(n: u16) -> StoredSetup {
+    let setups = setups(n);
+    let mut setup = setups[0].clone();
+    setup.result = run(setups, honest).await.remove(0).ok();
     assert!(setup.result.is_some());
     setup
 }

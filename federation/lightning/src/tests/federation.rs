@@ -156,7 +156,7 @@ impl Federation {
         items: Vec<(PeerId, Vec<u8>)>,
         txs: Vec<Tx>,
     ) -> Vec<Result<OutPoint, &'static str>> {
-        let epoch = Epoch { number: self.epoch };
+        let epoch = Epoch { number: self.epoch, version: 1 };
         self.epoch += 1;
         let mut seen = None;
         let mut results = vec![];

@@ -128,7 +128,7 @@ async fn items_out_of_bounds_are_their_senders_fault() {
     let partial = PartialSignature { point: point(TxId([0; 32])), share: PointBytes([0; 48]) };
     let long = PartialSignatures(vec![partial; MAX_PARTIAL_SIGNATURES + 1]);
     assert!(borsh::to_vec(&long).unwrap().len() < federation_core::module::MAX_ITEM);
-    let epoch = Epoch { number: 0 };
+    let epoch = Epoch { number: 0, version: 1 };
     for (from, item) in [(PeerId(0), long), (PeerId(4), PartialSignatures::default())] {
         assert!(matches!(
             mint.apply_item(&mut db, epoch, from, item).await,

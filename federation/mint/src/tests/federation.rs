@@ -102,7 +102,7 @@ impl Federation {
         items: &Items,
         transactions: &[Transaction],
     ) -> Vec<Result<(), &'static str>> {
-        let epoch = Epoch { number: self.next_epoch };
+        let epoch = Epoch { number: self.next_epoch, version: 1 };
         self.next_epoch += 1;
         let mut all = Vec::new();
         for guardian in &self.guardians {

@@ -94,6 +94,23 @@ async fn run(steps: Vec<Step>) {
             }
         }
         assert_eq!(db.scan(&[], None, usize::MAX).await.unwrap(), scan(&committed, &[], None, usize::MAX));
+        let mut replayed = committed.clone();
+        for replaced in batch.replaced(|key| key.first() != Some(&1)).await.unwrap() {
+            assert_eq!(committed.get(&replaced.key), replaced.before.as_ref());
+            assert_ne!(replaced.before, replaced.after);
+            match replaced.after {
+                Some(value) => replayed.insert(replaced.key, value),
+                None => replayed.remove(&replaced.key),
+            };
+        }
+        let wanted = |pairs: &Model| {
+            pairs
+                .iter()
+                .filter(|(key, _)| key.first() != Some(&1))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(wanted(&replayed), wanted(&model));
     }
     assert_eq!(batch.scan(&[], None, usize::MAX).await.unwrap(), scan(&model, &[], None, usize::MAX));
     let keys: Vec<_> = model.keys().cloned().chain([vec![9, 9]]).collect();

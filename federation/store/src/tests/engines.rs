@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use federation_core::db::{Changes, Database, DbError};
+use federation_core::db::{Changes, Database, DbError, Reader};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::cluster::Cluster;
-use crate::open;
+use crate::{glance, open};
 
 fn changes(pairs: &[(&[u8], Option<&[u8]>)]) -> Changes {
     pairs.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
@@ -69,10 +69,35 @@ async fn large_commits(db: &Arc<dyn Database>) {
     assert_eq!(db.get(b"blob").await.unwrap().unwrap(), blob);
 }
 
+/// Commits go on while a view stands still.
+async fn views(db: &Arc<dyn Database>) {
+    db.commit(changes(&[(b"view1", Some(b"1")), (b"view2", Some(b"2"))])).await.unwrap();
+    let view = db.view().await.unwrap();
+    db.commit(changes(&[(b"view1", Some(b"other")), (b"view2", None), (b"view3", Some(b"3"))]))
+        .await
+        .unwrap();
+    let second = db.view().await.unwrap();
+    let pairs = |view: Arc<dyn Reader>| async move { view.scan(b"view", None, 10).await.unwrap() };
+    let before = [(b"view1".to_vec(), b"1".to_vec()), (b"view2".to_vec(), b"2".to_vec())];
+    assert_eq!(pairs(Arc::clone(&view)).await, before);
+    assert_eq!(view.get(b"view3").await.unwrap(), None);
+    assert_eq!(view.get_many(&[b"view2".to_vec()]).await.unwrap(), [Some(b"2".to_vec())]);
+    assert_eq!(pairs(second).await, pairs(Arc::clone(db) as _).await);
+    db.commit(changes(&[(b"view1", None), (b"view3", None)])).await.unwrap();
+    assert_eq!(pairs(view).await, before);
+}
+
 async fn stays(url: &str) {
+    assert!(glance(url).await.is_err(), "a glance makes no store");
     let db = open(url).await.unwrap();
     reads_and_writes(&db).await;
     large_commits(&db).await;
+    views(&db).await;
+    let glance = glance(url).await.unwrap();
+    assert_eq!(glance.get(b"b").await.unwrap(), db.get(b"b").await.unwrap());
+    db.commit(changes(&[(b"b", Some(b"newer"))])).await.unwrap();
+    assert_eq!(glance.get(b"b").await.unwrap().unwrap(), b"newer");
+    drop(glance);
     let error = open(url).await.err().unwrap();
     assert!(error.to_string().contains("in use by another process"), "{error}");
     let before = db.scan(b"", None, usize::MAX).await.unwrap();
@@ -86,6 +111,7 @@ async fn memory() {
     let db = open("sqlite::memory:").await.unwrap();
     reads_and_writes(&db).await;
     large_commits(&db).await;
+    views(&db).await;
 }
 
 #[tokio::test]

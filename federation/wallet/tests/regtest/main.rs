@@ -112,7 +112,7 @@ impl Federation {
         deposit: Option<&federation_core::Input>,
         out: &[(OutPoint, WithdrawalOutput)],
     ) {
-        let epoch = Epoch { number: self.epoch };
+        let epoch = Epoch { number: self.epoch, version: 1 };
         self.epoch += 1;
         let mut items: Vec<(PeerId, Vec<Item>)> = Vec::new();
         for (peer, guardian) in of.iter().map(|i| (PeerId(*i as u16), &self.guardians[*i])) {

@@ -97,4 +97,7 @@ impl Database for BombDb {
     async fn commit(&self, changes: Changes) -> Result<(), DbError> {
         self.bomb.around(self.db.commit(changes)).await
     }
+    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        self.db.view().await
+    }
 }

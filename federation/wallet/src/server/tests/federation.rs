@@ -273,7 +273,7 @@ impl Federation {
         items: &[(PeerId, Item)],
         parts: &[Part],
     ) -> (Vec<Option<&'static str>>, Vec<Result<Value, &'static str>>) {
-        let epoch = Epoch { number: self.epoch };
+        let epoch = Epoch { number: self.epoch, version: 1 };
         self.epoch += 1;
         let mut results = Vec::new();
         for guardian in &self.guardians {

@@ -1,0 +1,76 @@
+//! Old epochs are forgotten, a bounded number in each commit.
+//!
+//! What goes: batches and headers before the older of the last two signed snapshots. What stays: the last 256 headers, since
+//! their signatures may still be asked for; and the header of every snapshot, with its signatures: so an
+//! auditor can follow the digests through the years at a few hundred bytes a thousand epochs.
+
+use federation_core::db::DbError;
+use federation_store::WriteBatch;
+
+use crate::state::{self, BATCHES, FIRST_BATCH, FIRST_HEADER, HEADERS, SIGNATURES};
+
+/// How many epochs one commit forgets: more than it adds, so that it catches up.
+const STEP: u64 = 32;
+/// Headers that stay in any case.
+const HEADERS_KEPT: u64 = 256;
+
+/// Forgets some of what is before `below`; `epoch` is being committed.
+pub async fn step(
+    db: &mut WriteBatch,
+    epoch: u64,
+    below: u64,
+    is_milestone: impl Fn(u64) -> bool,
+) -> Result<(), DbError> {
+    let below = below.min(epoch);
+    let mut history = state::history(db);
+    let first = FIRST_BATCH.get(&history, &()).await?.unwrap_or_default();
+    let end = below.min(first.saturating_add(STEP));
+    if end > first {
+        for gone in first..end {
+            BATCHES.delete(&mut history, &gone);
+        }
+        FIRST_BATCH.put(&mut history, &(), &end);
+    }
+    let first = FIRST_HEADER.get(&history, &()).await?.unwrap_or_default();
+    let end = below.min(epoch.saturating_sub(HEADERS_KEPT)).min(first.saturating_add(STEP));
+    if end > first {
+        for gone in (first..end).filter(|gone| !is_milestone(*gone)) {
+            HEADERS.delete(&mut history, &gone);
+            SIGNATURES.delete(&mut history, &gone);
+        }
+        FIRST_HEADER.put(&mut history, &(), &end);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_goes_in_steps_and_spares_what_is_needed() {
+        let db = federation_store::memory();
+        for epoch in 0..1000u64 {
+            let mut batch = WriteBatch::new(Arc::clone(&db));
+            let mut history = state::history(&mut batch);
+            BATCHES.put(&mut history, &epoch, &vec![1]);
+            HEADERS.put(&mut history, &epoch, &vec![2]);
+            SIGNATURES.put(&mut history, &epoch, &Vec::new());
+            let below = if epoch < 600 { 0 } else { 500 };
+            let before = batch.changes().len();
+            step(&mut batch, epoch, below, |epoch| (epoch + 1).is_multiple_of(100)).await.unwrap();
+            assert!(batch.changes().len() - before <= 3 * 32 + 2);
+            batch.commit().await.unwrap();
+        }
+        let history = state::history_reader(db as _);
+        let batches = BATCHES.all(&history).await.unwrap();
+        assert_eq!((batches.len(), batches.first().unwrap().0), (500, 500));
+        let headers: Vec<u64> =
+            HEADERS.all(&history).await.unwrap().into_iter().map(|(epoch, _)| epoch).collect();
+        assert_eq!(headers, [99, 199, 299, 399, 499].into_iter().chain(500..1000).collect::<Vec<_>>());
+        assert_eq!(SIGNATURES.all(&history).await.unwrap().len(), headers.len());
+        assert_eq!(FIRST_BATCH.get(&history, &()).await.unwrap(), Some(500));
+    }
+}
