@@ -12,6 +12,7 @@ mod idle;
 mod journals;
 mod slow_disk;
 mod table;
+mod whole;
 
 use anyhow::Result;
 use table::Row;
@@ -19,12 +20,15 @@ use table::Row;
 type Measure = fn() -> Result<Vec<Row>>;
 
 /// In the order of the table.
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 8] = [
     ("epochs", || epochs::measure(1_000, 300, 2.0)),
     ("flushes", || run(flushes::measure())),
     ("large", || epochs::measure(100_000, 20, 0.4)),
     ("idle", || run(idle::measure())),
+    ("idle-process", whole::idle),
+    ("history", whole::history),
     ("slow-disk", || run(slow_disk::measure())),
+    ("slow-disk-process", whole::slow_disk),
 ];
 
 /// Threads as a guardian has them.

@@ -217,6 +217,7 @@ impl<N: Network> Core<N> {
     ///
     /// # Errors
     /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
+    #[cfg(feature = "testing")]
     pub fn round(
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
@@ -229,7 +230,7 @@ impl<N: Network> Core<N> {
     /// The first half of a round: handles inputs. What has to be durable first waits for [`settle`](Self::settle).
     ///
     /// # Errors
-    /// As for [`round`](Self::round).
+    /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
     pub fn take(
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
@@ -275,7 +276,7 @@ impl<N: Network> Core<N> {
     /// The second half: makes durable what something follows from, and says it.
     ///
     /// # Errors
-    /// As for [`round`](Self::round).
+    /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
     pub fn settle(&mut self) -> Result<Vec<ConsensusEvent>, ConsensusError> {
         let tick = std::mem::take(&mut self.ticked);
         let durable_first = self.config.keeps(Protection::JournalBeforeSend);
@@ -620,7 +621,8 @@ impl<N: Network> Core<N> {
             if self.speech.is_settled() && peer.told == Some(now) {
                 peer.outbox.flush(&self.network, id, self.config.window);
             }
-            if peer.outbox.next().is_some_and(|next| next + 1 >= self.committed && next <= self.committed) {
+            let at = self.committed.saturating_sub(1)..=self.committed;
+            if peer.outbox.next().is_some_and(|next| at.contains(&next)) {
                 partners.insert(id);
             }
         }
