@@ -12,6 +12,8 @@ use crate::{Bitcoind, Network, Process, Sandbox, Spec, binaries, ports, wait_for
 
 /// How long the key generation of seven guardians may take on a busy machine.
 const SETUP: Duration = Duration::from_secs(120);
+/// Epochs between snapshots where guardians lose their disks: few, so that what is older is forgotten within minutes.
+const SNAPSHOT_INTERVAL: u64 = 50;
 
 /// Guardians in the order in which they were started; their numbers in the federation may differ.
 pub struct Federation {
@@ -49,7 +51,18 @@ impl Federation {
 
     /// The same with a store's URL for each guardian, where it is not to be SQLite.
     pub async fn start_on(sandbox: &Sandbox, bitcoind: &Bitcoind, stores: &[Option<String>]) -> Result<Self> {
-        Self::start_over(sandbox, bitcoind, stores, None).await
+        Self::start_over(sandbox, bitcoind, stores, None, &[]).await
+    }
+
+    /// The same with a state snapshot after every so many epochs.
+    pub async fn start_with_snapshots(
+        sandbox: &Sandbox,
+        bitcoind: &Bitcoind,
+        stores: &[Option<String>],
+        interval: u64,
+    ) -> Result<Self> {
+        let interval = format!("--snapshot-interval={interval}");
+        Self::start_over(sandbox, bitcoind, stores, None, &[interval]).await
     }
 
     /// The same with links that go through proxies, so that they can be cut; and with guardians whose disk can be made full.
@@ -59,7 +72,7 @@ impl Federation {
         stores: &[Option<String>],
     ) -> Result<(Self, Network)> {
         let network = Network::start(stores.len()).await?;
-        let federation = Self::start_over(sandbox, bitcoind, stores, Some(&network)).await?;
+        let federation = Self::start_over(sandbox, bitcoind, stores, Some(&network), &[]).await?;
         Ok((federation, network))
     }
 
@@ -68,6 +81,7 @@ impl Federation {
         bitcoind: &Bitcoind,
         stores: &[Option<String>],
         network: Option<&Network>,
+        extra: &[String],
     ) -> Result<Self> {
         let program = binaries::find("guardiand")?;
         let passphrase = sandbox.path().join("passphrase");
@@ -87,9 +101,11 @@ impl Federation {
             match network.and_then(|network| network.addresses(i)) {
                 Some((bind, address)) => {
                     args.extend([format!("--link-bind={bind}"), format!("--link-address={address}")]);
+                    args.push(format!("--snapshot-interval={SNAPSHOT_INTERVAL}"));
                 }
                 None => args.push(format!("--link-bind=127.0.0.1:{}", ports::free_port()?)),
             }
+            args.extend_from_slice(extra);
             args.extend(store.as_ref().map(|url| format!("--store={url}")));
             plans.push(Plan {
                 name: format!("guardian-{i}"),

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::time::Duration;
+
 use federation_tests::scenario::{conserved, deposit};
-use federation_tests::{Bitcoind, Ecash, Federation, Sandbox};
+use federation_tests::{Bitcoind, Ecash, Federation, Sandbox, wait_for};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
@@ -78,6 +80,49 @@ async fn bad_requests_are_problems() {
     let balance = alice.balance().await.unwrap();
     conserved(&federation.audit().await.unwrap(), &[balance]).unwrap();
     assert_eq!(federation.guardians[0].status().await.unwrap().alarms, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn status_and_metrics_show_the_others() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let sandbox = Sandbox::new("status").unwrap();
+    let bitcoind = Bitcoind::start(&sandbox).await.unwrap();
+    let federation = Federation::start(&sandbox, &bitcoind, 4).await.unwrap();
+    let alice = Ecash::join(&sandbox, "alice", &federation.invite).await.unwrap();
+    deposit(&bitcoind, &alice, 10_000).await.unwrap();
+    federation.guardians[3].process.kill();
+    let guardian = &federation.guardians[0];
+    wait_for("the killed guardian to be seen as gone", Duration::from_secs(60), || async {
+        Ok(guardian.status().await?.peers.values().any(|peer| !peer.connected).then_some(()))
+    })
+    .await
+    .unwrap();
+    let status = guardian.status().await.unwrap();
+    assert_eq!(status.peers.len(), 3);
+    assert_eq!((status.consensus_version.in_force, status.consensus_version.supported), (1, 1));
+    assert!(!status.catching_up && status.silent.is_none() && status.diverged.is_none());
+    for (peer, seen) in &status.peers {
+        assert_eq!(seen.connected, peer.0 != 3, "{seen:?}");
+        assert!(
+            seen.last_seen_ms.is_some() && seen.epoch.is_some() && seen.epochs_behind.is_some(),
+            "{seen:?}"
+        );
+        assert_eq!((seen.faults, seen.announced_version), (0, 1), "{seen:?}");
+    }
+
+    let response = reqwest::get(format!("{}/metrics", guardian.url)).await.unwrap();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let text = response.text().await.unwrap();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+    };
+    assert!(value("clnfed_epoch") >= status.epoch as f64);
+    assert!(value("clnfed_epochs_total") > 0.0 && value("clnfed_epoch_seconds_count") > 0.0);
+    assert!(value("clnfed_transactions_total{outcome=\"accepted\"}") >= 1.0);
+    assert_eq!(value("clnfed_peer_connected{peer=\"1\"}"), 1.0);
+    assert_eq!(value("clnfed_peer_connected{peer=\"3\"}"), 0.0);
 }
 
 #[tokio::test]

@@ -50,7 +50,13 @@ impl FromStr for InviteCode {
             return Err(InviteError::Text(format!("its prefix is {}", parsed.hrp())));
         }
         let bytes: Vec<u8> = parsed.byte_iter().collect();
-        decode(&bytes, MAX_INVITE).map_err(|error| InviteError::Content(error.to_string()))
+        let invite: Self =
+            decode(&bytes, MAX_INVITE).map_err(|error| InviteError::Content(error.to_string()))?;
+        // Bits that pad the last letter are in no byte: they are zero.
+        if !invite.to_string().eq_ignore_ascii_case(text.trim()) {
+            return Err(InviteError::Text("it is not written as an invite code is".to_owned()));
+        }
+        Ok(invite)
     }
 }
 

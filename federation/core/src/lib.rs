@@ -10,6 +10,8 @@ pub mod api;
 pub mod config;
 pub mod db;
 pub mod encoding;
+#[cfg(test)]
+mod foreign_tests;
 pub mod ids;
 pub mod invite;
 pub mod module;

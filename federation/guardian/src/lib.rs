@@ -17,6 +17,8 @@ pub mod secrets;
 pub mod setup;
 pub mod state;
 mod status;
+#[cfg(test)]
+mod stop_tests;
 
 pub use error::GuardianError;
 pub use guardian::{Guardian, GuardianConfig, SNAPSHOT_INTERVAL};

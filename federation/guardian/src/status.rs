@@ -23,7 +23,6 @@ pub(crate) fn sample(status: &ConsensusStatus) -> Sample {
     }
 }
 
-
 /// Why a guardian says nothing in consensus, in plain words.
 fn silent(status: &ConsensusStatus) -> Option<String> {
     let why = "It was restored, or its disk went back to an earlier state, so it cannot know what it has said already; \

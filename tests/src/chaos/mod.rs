@@ -42,7 +42,7 @@ pub struct Options {
 /// How many guardians there are.
 pub const GUARDIANS: usize = 4;
 /// Whether disks are lost and rolled back too.
-pub const LOST_DISKS: bool = false;
+pub const LOST_DISKS: bool = true;
 /// After so many incidents something more is deposited.
 const DEPOSIT_EVERY: usize = 3;
 

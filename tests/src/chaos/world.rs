@@ -242,14 +242,14 @@ impl World {
     /// All guardians say that these transactions are decided.
     pub async fn decided(&self, transactions: &[TxId]) -> Result<()> {
         for txid in transactions {
-            for guardian in &self.federation.guardians {
+            for (i, guardian) in self.federation.guardians.iter().enumerate() {
                 let what = format!("transaction {txid} is decided on {}", guardian.process.name());
-                wait_for(&what, SOON, || async {
+                let response = wait_for(&what, SOON, || async {
                     let path = format!("/v1/transactions/{txid}?wait=10");
-                    let status = guardian.get::<TransactionResponse>(&path).await?.status;
-                    Ok((status != TransactionStatus::Proposed).then_some(()))
-                })
-                .await?;
+                    let response: TransactionResponse = guardian.get(&path).await?;
+                    Ok(Some(response).filter(|response| response.status != TransactionStatus::Proposed))
+                });
+                self.load.ledger().note(i, &response.await?);
             }
         }
         Ok(())

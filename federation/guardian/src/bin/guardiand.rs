@@ -57,7 +57,13 @@ struct Place {
     #[arg(long, global = true)]
     link_address: Option<String>,
     /// Epochs from one state snapshot to the next; for tests.
-    #[arg(long, global = true, hide = true, default_value_t = SNAPSHOT_INTERVAL)]
+    #[arg(
+        long,
+        env = "GUARDIAND_SNAPSHOT_INTERVAL",
+        global = true,
+        hide = true,
+        default_value_t = SNAPSHOT_INTERVAL
+    )]
     snapshot_interval: u64,
 }
 

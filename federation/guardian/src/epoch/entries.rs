@@ -93,8 +93,14 @@ struct Entry {
     candidate: Candidate,
     since: Instant,
     durable: bool,
-    /// Where it is in `shuffled`.
+    /// Where it is in `slots`.
     place: usize,
+}
+
+struct Slot {
+    age: u64,
+    bytes: Arc<[u8]>,
+    durable: bool,
 }
 
 #[derive(Default)]
@@ -111,8 +117,8 @@ pub struct Entries {
     by_txid: HashMap<TxId, u64>,
     by_input: HashMap<[u8; 32], u64>,
     by_key: HashMap<Key, SameKey>,
-    /// All ages in no order: what is drawn from.
-    shuffled: Vec<u64>,
+    /// The same in no order: what is drawn from.
+    slots: Vec<Slot>,
     bytes: usize,
     durable: usize,
     next: u64,
@@ -164,8 +170,8 @@ impl Entries {
             same.entries = same.entries.saturating_add(1);
             same.bytes = same.bytes.saturating_add(candidate.bytes.len());
         }
-        let place = self.shuffled.len();
-        self.shuffled.push(age);
+        let place = self.slots.len();
+        self.slots.push(Slot { age, bytes: Arc::clone(&candidate.bytes), durable });
         self.by_age.insert(age, Entry { candidate, since: Instant::now(), durable, place });
     }
 
@@ -177,6 +183,9 @@ impl Entries {
                 Some(entry) => {
                     self.durable = self.durable.saturating_add(usize::from(!entry.durable));
                     entry.durable = true;
+                    if let Some(slot) = self.slots.get_mut(entry.place) {
+                        slot.durable = true;
+                    }
                 }
                 None => gone.push(hash),
             }
@@ -207,24 +216,22 @@ impl Entries {
                 self.by_key.remove(&key);
             }
         }
-        if entry.place < self.shuffled.len() {
-            self.shuffled.swap_remove(entry.place);
-            self.moved(entry.place);
-        }
-    }
-
-    /// Whoever is at `place` now is told so.
-    fn moved(&mut self, place: usize) {
-        if let Some(entry) = self.shuffled.get(place).and_then(|age| self.by_age.get_mut(age)) {
-            entry.place = place;
+        if entry.place < self.slots.len() {
+            self.slots.swap_remove(entry.place);
+            // Whoever is there now is told so.
+            let moved = self.slots.get(entry.place).and_then(|slot| self.by_age.get_mut(&slot.age));
+            if let Some(moved) = moved {
+                moved.place = entry.place;
+            }
         }
     }
 
     /// Transactions for a contribution with `room` bytes for at most `most` of them: see [above](self).
-    pub fn draw(&mut self, rng: &mut impl Rng, mut room: usize, most: usize) -> Vec<Arc<[u8]>> {
+    pub fn draw(&self, rng: &mut impl Rng, mut room: usize, most: usize) -> Vec<Arc<[u8]>> {
         let mut drawn = Vec::new();
-        let mut taken = HashSet::new();
         let half = room / 2;
+        // All durable ones up to this age are in.
+        let mut oldest = None;
         for (age, entry) in self.by_age.iter().filter(|(_, entry)| entry.durable) {
             let bytes = &entry.candidate.bytes;
             let left = room.checked_sub(bytes.len().saturating_add(OVERHEAD));
@@ -232,37 +239,38 @@ impl Entries {
             let stop = !drawn.is_empty() && (room <= half || drawn.len() >= most / 2);
             let Some(left) = left.filter(|_| !stop) else { break };
             room = left;
-            taken.insert(*age);
+            oldest = Some(*age);
             drawn.push(Arc::clone(bytes));
         }
         let mut misses = 0usize;
-        // Fisher and Yates, as far as it is needed: the order that is left behind does no harm.
-        for place in 0..self.shuffled.len() {
+        for slot in self.random(rng).filter(|slot| slot.durable && Some(slot.age) > oldest) {
             if drawn.len() >= most || misses >= MISSES {
                 break;
             }
-            let other = rng.gen_range(place..self.shuffled.len());
-            self.shuffled.swap(place, other);
-            self.moved(place);
-            self.moved(other);
-            let Some((age, entry)) =
-                self.shuffled.get(place).and_then(|age| Some((age, self.by_age.get(age)?)))
-            else {
-                continue;
-            };
-            if !entry.durable || taken.contains(age) {
-                continue;
-            }
-            let bytes = &entry.candidate.bytes;
-            match room.checked_sub(bytes.len().saturating_add(OVERHEAD)) {
+            match room.checked_sub(slot.bytes.len().saturating_add(OVERHEAD)) {
                 Some(left) => {
                     room = left;
-                    drawn.push(Arc::clone(bytes));
+                    drawn.push(Arc::clone(&slot.bytes));
                 }
                 None => misses = misses.saturating_add(1),
             }
         }
         drawn
+    }
+
+    /// All once, beginning anywhere and in steps of a random width that has no divisor in common with their number: each
+    /// has the same chance of each place, and nothing has to be moved for it.
+    fn random(&self, rng: &mut impl Rng) -> impl Iterator<Item = &Slot> {
+        let count = self.slots.len();
+        let mut place = rng.gen_range(0..count.max(1));
+        let mut step = rng.gen_range(0..count.max(1));
+        while greatest_common_divisor(step, count) > 1 {
+            step = step.checked_rem(count).map_or(1, |step| step.saturating_add(1));
+        }
+        (0..count).filter_map(move |_| {
+            place = place.saturating_add(step).checked_rem(count)?;
+            self.slots.get(place)
+        })
     }
 
     /// Whether a transaction is waiting, and durable.
@@ -299,4 +307,11 @@ impl Entries {
     pub fn oldest(&self) -> Duration {
         self.by_age.first_key_value().map(|(_, entry)| entry.since.elapsed()).unwrap_or_default()
     }
+}
+
+fn greatest_common_divisor(mut a: usize, mut b: usize) -> usize {
+    while let Some(rest) = a.checked_rem(b) {
+        (a, b) = (b, rest);
+    }
+    a
 }

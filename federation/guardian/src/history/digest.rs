@@ -98,14 +98,16 @@ mod tests {
 
     use super::*;
 
+    type Write = (Vec<u8>, Option<Vec<u8>>);
+
     /// Few keys, so that they are met again; in and out of the agreed namespaces.
-    fn write() -> impl Strategy<Value = (Vec<u8>, Option<Vec<u8>>)> {
+    fn write() -> impl Strategy<Value = Write> {
         let key = (0u8..5, proptest::collection::vec(0u8..4, 0..3));
         let value = proptest::option::weighted(0.7, proptest::collection::vec(any::<u8>(), 0..3));
         (key.prop_map(|(first, rest)| [vec![first], rest].concat()), value)
     }
 
-    async fn epochs(batches: Vec<Vec<(Vec<u8>, Option<Vec<u8>>)>>) {
+    async fn epochs(batches: Vec<Vec<Write>>) {
         let db = federation_store::memory();
         let mut last = LtHash::default().digest();
         for writes in batches {
@@ -155,7 +157,7 @@ mod tests {
     async fn large_epochs_are_summed_in_parts() {
         let write = |n: u32| {
             let key = [vec![u8::try_from(n % 5).unwrap(), 9], n.to_be_bytes().to_vec()].concat();
-            (key, (n % 7 != 0).then(|| n.to_le_bytes().to_vec()))
+            (key, (!n.is_multiple_of(7)).then(|| n.to_le_bytes().to_vec()))
         };
         epochs(vec![(0..3000).map(write).collect(), (0..1000).map(|n| write(3 * n + 1)).collect()]).await;
     }

@@ -6,6 +6,8 @@
 //! guardian at fault.
 
 pub mod code;
+#[cfg(test)]
+mod code_tests;
 pub mod keygen;
 pub mod rounds;
 pub mod stored;

@@ -292,9 +292,7 @@ async fn a_database_that_fails_stops_everything() {
         async fn commit(&self, _: federation_core::db::Changes) -> Result<(), federation_core::db::DbError> {
             Err(federation_core::db::DbError::Engine("disk full".into()))
         }
-        async fn view(
-            &self,
-        ) -> Result<Arc<dyn federation_core::db::Reader>, federation_core::db::DbError> {
+        async fn view(&self) -> Result<Arc<dyn federation_core::db::Reader>, federation_core::db::DbError> {
             self.0.view().await
         }
     }

@@ -82,7 +82,8 @@ where
         let from = if writing { 0 } else { next_epoch(db).await? };
         match peers.choose(from).await {
             Some(choice) => {
-                if attempt(config, db, &mut peers, &choice).await? {
+                let restored = attempt(config, db, &mut peers, &choice).await?;
+                if restored {
                     break;
                 }
             }
