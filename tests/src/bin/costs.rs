@@ -8,11 +8,13 @@ use federation_tests::costs;
 #[tokio::main]
 async fn main() -> Result<()> {
     let what = std::env::args().nth(1).unwrap_or_default();
+    // A smaller number makes a shorter, rougher run.
+    let size = |usual| std::env::args().nth(2).and_then(|size| size.parse().ok()).unwrap_or(usual);
     let results = match what.as_str() {
-        "history" => costs::history(1_000, 10).await?,
-        "load" => costs::load(3, 2_000, 40).await?,
+        "history" => costs::history(size(1_000), 10).await?,
+        "load" => costs::load(3, size(2_000), 40).await?,
         "idle" => costs::idle(Duration::from_secs(20)).await?,
-        _ => bail!("costs history | load | idle"),
+        _ => bail!("costs history [EPOCHS] | load [WAITING] | idle"),
     };
     for (name, value) in results {
         println!("{name} {value}");

@@ -23,7 +23,7 @@ use crate::engine::{
 };
 use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
-use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
+use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent};
 use crate::protection::Protection;
 use crate::{Batch, NodeId, max_faulty};
 
