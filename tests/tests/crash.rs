@@ -106,15 +106,16 @@ async fn guardians_that_forget_are_noticed() {
     assert!(world.summary.lost > 0, "{}", world.summary);
 }
 
+/// The seed's first faults are a lost disk, a kill of all, a disk rolled back, a full disk, and silent links.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_chaos() {
     let options = Options {
         time: Duration::from_secs(variable("CHAOS_SECONDS", 75)),
-        seed: 4,
+        seed: 268,
         postgres: false,
         wallets: 4,
     };
     let summary = chaos::run(options, |line| println!("{line}")).await.unwrap();
     println!("{summary}");
-    assert!(summary.kills > 0 && summary.cuts > 0 && summary.transactions > 20, "{summary}");
+    assert!(summary.kills > 4 && summary.wipes > 0 && summary.transactions > 20, "{summary}");
 }

@@ -70,7 +70,7 @@ fn wipe(folder: &Path) {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-async fn a_lost_disk(postgres: bool) {
+async fn a_lost_disk(postgres: bool, interval: u64) {
     let sandbox = Sandbox::new("restore").unwrap();
     let bitcoind = Bitcoind::start(&sandbox).await.unwrap();
     let mut stores = vec![None; 4];
@@ -80,7 +80,8 @@ async fn a_lost_disk(postgres: bool) {
             *store = Some(server.create_database(&format!("guardian{i}")).await.unwrap());
         }
     }
-    let mut federation = Federation::start_with_snapshots(&sandbox, &bitcoind, &stores, 10).await.unwrap();
+    let mut federation =
+        Federation::start_with_snapshots(&sandbox, &bitcoind, &stores, interval).await.unwrap();
     let alice = Ecash::join(&sandbox, "alice", &federation.invite).await.unwrap();
     let bob = Ecash::join(&sandbox, "bob", &federation.invite).await.unwrap();
     let wallets = [&alice, &bob];
@@ -96,11 +97,12 @@ async fn a_lost_disk(postgres: bool) {
     let refused = federation.guardians[1].command(&["restore", &from]).await.unwrap_err();
     assert!(refused.to_string().contains("is not empty"), "{refused}");
 
-    run_to(&federation, wallets, 45).await;
+    run_to(&federation, wallets, if interval < 45 { 45 } else { 20 }).await;
     let last = same_headers(&federation).await;
     outsider(&federation, last).await;
     let snapshots = federation.guardians[0].data_dir.join("snapshots");
-    assert!(std::fs::read_dir(&snapshots).unwrap().count() >= 4, "two snapshots, each of two files");
+    let files = std::fs::read_dir(&snapshots).map_or(0, Iterator::count);
+    assert!(if interval < 45 { files >= 4 } else { files == 0 }, "two snapshots, each of two files, or none");
 
     federation.guardians[1].process.kill();
     wipe(&federation.guardians[1].data_dir);
@@ -119,10 +121,8 @@ async fn a_lost_disk(postgres: bool) {
     send(&alice, &bob, "2000sat").await.unwrap();
     federation.guardians[1].ready().await.unwrap();
     let log = std::fs::read_to_string(federation.guardians[1].process.log()).unwrap();
-    assert!(
-        log.contains("the state is restored") && !log.contains("the whole history"),
-        "a snapshot was used"
-    );
+    assert_eq!(log.contains("the state is restored"), interval < 45, "whether a snapshot was used");
+    assert_eq!(log.contains("the whole history"), interval >= 45);
     send(&bob, &alice, "3000sat").await.unwrap();
     same_headers(&federation).await;
     held(&federation, wallets).await;
@@ -132,12 +132,17 @@ async fn a_lost_disk(postgres: bool) {
 
 #[tokio::test]
 async fn a_lost_disk_comes_back_from_the_secrets_backup() {
-    a_lost_disk(false).await;
+    a_lost_disk(false, 10).await;
+}
+
+#[tokio::test]
+async fn without_any_snapshot_the_whole_history_does_it() {
+    a_lost_disk(false, 1000).await;
 }
 
 #[tokio::test]
 async fn a_lost_database_on_postgres_does_too() {
-    a_lost_disk(true).await;
+    a_lost_disk(true, 10).await;
 }
 
 /// With the configuration alone, f + 1 signatures of a header can be checked.

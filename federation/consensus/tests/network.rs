@@ -369,7 +369,7 @@ async fn open_connections_of_strangers_keep_no_guardian_out() {
     let federation = Federation::new(2);
     let first = federation.links(0).await;
     let mut strangers = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         strangers.push(tokio::net::TcpStream::connect(federation.addresses[0]).await.unwrap());
     }
     let second = federation.links(1).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,6 +75,9 @@ impl GuardianConfig {
     /// Opens the database, in a folder that is made if it is missing.
     pub async fn open(&self) -> Result<Arc<dyn Database>, GuardianError> {
         std::fs::create_dir_all(&self.data_dir)
+            .map_err(GuardianError::io(format!("the data folder {}", self.data_dir.display())))?;
+        // Journal and snapshots tell who did what: nobody else's business.
+        std::fs::set_permissions(&self.data_dir, std::fs::Permissions::from_mode(0o700))
             .map_err(GuardianError::io(format!("the data folder {}", self.data_dir.display())))?;
         Ok(federation_store::open(&self.store_url()).await?)
     }

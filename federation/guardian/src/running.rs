@@ -28,7 +28,7 @@ use crate::epoch::verify::Verifier;
 use crate::health::Health;
 use crate::history::Archive;
 use crate::history::snapshot::store::Snapshots;
-use crate::state::{self, Decided, NEXT_EPOCH, REASONS, TRANSACTIONS};
+use crate::state::{self, Decided, NEXT_EPOCH, REJECTED, TRANSACTIONS};
 
 /// What main loop and API share.
 pub struct Running {
@@ -213,17 +213,12 @@ impl Running {
                 (TransactionStatus::Accepted { epoch }, statuses)
             }
             _ if waiting => (TransactionStatus::Proposed, Vec::new()),
-            Some(Decided::Rejected { code, .. }) => {
-                let reason = REASONS.get(&state::history_reader(self.reader()), &txid).await?;
-                let unknown = || {
-                    format!(
-                        "the federation's rules refused it ({code}); a guardian that was there knows more"
-                    )
-                };
-                let reason = reason.unwrap_or_else(unknown);
-                (TransactionStatus::Rejected { code, reason }, Vec::new())
-            }
-            None => return Ok(None),
+            _ => match REJECTED.get(&state::history_reader(self.reader()), &txid).await? {
+                Some(Decided::Rejected { code, reason, .. }) => {
+                    (TransactionStatus::Rejected { code, reason }, Vec::new())
+                }
+                _ => return Ok(None),
+            },
         };
         Ok(Some(TransactionResponse { txid, status, outputs }))
     }

@@ -6,7 +6,7 @@
 //! | 1, then the module id | what modules keep | yes |
 //! | 2 | setup, pool, sums of the state digest: this guardian's own | no |
 //! | 3, then the module id | what modules keep for themselves | no |
-//! | 4 | batches, headers and signatures of past epochs; why transactions were rejected | no |
+//! | 4 | batches, headers and signatures of past epochs; rejected transactions | no |
 //!
 //! "Agreed on" means: a function of the agreed batches and nothing else, so that every guardian has the same keys and
 //! values after the same epoch. These are what the state digest covers and what a snapshot holds. The history itself is not: it
@@ -30,7 +30,7 @@ const HISTORY: u8 = 4;
 
 /// The next epoch: all before it are in the database.
 pub const NEXT_EPOCH: Table<(), u64> = Table::new(1, "next epoch");
-/// What became of transactions.
+/// Accepted transactions.
 pub const TRANSACTIONS: Table<TxId, Decided> = Table::new(3, "transactions");
 
 /// The batches of past epochs, as consensus encodes them.
@@ -43,8 +43,11 @@ pub const SIGNATURES: Table<u64, Vec<(NodeId, Signature)>> = Table::new(3, "sign
 pub const FIRST_BATCH: Table<(), u64> = Table::new(4, "first batch");
 /// The oldest epoch whose header is kept, if not 0; of the older ones only those of snapshots are.
 pub const FIRST_HEADER: Table<(), u64> = Table::new(5, "first header");
-/// Why transactions were rejected, for people: no part of the state, so that a newer version may say it better.
-pub const REASONS: Table<TxId, String> = Table::new(6, "reasons");
+/// Transactions that were rejected, and why; forgotten with the batch of their epoch. No part of the state: rejections cost
+/// nothing, so nobody may fill it with them, and a newer version may word a reason better.
+pub const REJECTED: Table<TxId, Decided> = Table::new(6, "rejected transactions");
+/// Which of them each epoch rejected.
+pub const REJECTIONS: Table<u64, Vec<TxId>> = Table::new(7, "rejections");
 
 /// The setup's state, encrypted.
 pub const SETUP: Table<(), Vec<u8>> = Table::new(1, "setup");
@@ -94,8 +97,7 @@ pub enum Decided {
         epoch: u64,
         /// The stable code.
         code: String,
-        /// The reason for a person. Not stored here, but in [`REASONS`].
-        #[borsh(skip)]
+        /// The reason for a person.
         reason: String,
     },
 }

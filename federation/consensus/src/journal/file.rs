@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -67,7 +68,7 @@ impl FileJournal {
             }
             closed.push(Segment { number, highest: records.iter().map(Record::epoch).max() });
         }
-        let file = OpenOptions::new().create(true).append(true).open(path(&folder, last))?;
+        let file = segment(&folder, last, false)?;
         let (records, torn) = read(&folder, last)?;
         if let Some(whole) = torn {
             tracing::warn!(segment = last, "the journal's last record is torn; dropping it");
@@ -84,6 +85,11 @@ impl FileJournal {
 
 fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016}.journal"))
+}
+
+/// Opens a segment for appending. What guardians say to each other is nobody else's business.
+fn segment(folder: &Path, number: u64, new: bool) -> io::Result<File> {
+    OpenOptions::new().create(true).create_new(new).append(true).mode(0o600).open(path(folder, number))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -152,7 +158,7 @@ impl Journal for FileJournal {
         self.size += buffer.len() as u64;
         if self.size >= SEGMENT {
             let number = self.current.number + 1;
-            self.file = OpenOptions::new().create_new(true).append(true).open(path(&self.folder, number))?;
+            self.file = segment(&self.folder, number, true)?;
             sync_folder(&self.folder)?;
             self.size = 0;
             self.closed.push(std::mem::replace(&mut self.current, Segment { number, highest: None }));

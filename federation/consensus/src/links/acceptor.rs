@@ -1,11 +1,11 @@
 //! The receiving side: accepts peers' connections, hands their frames over, acknowledges them.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rand::Rng;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,10 +21,12 @@ use super::{CHANNELS, LinkEvent, Shared};
 use crate::NodeId;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Frame numbers begin at 1; with this much room above nothing overflows.
+const HIGHEST: u64 = u64::MAX / 2;
 /// Room for a greeting.
 const HELLO: usize = 64;
 /// Connections of strangers at a time.
-const STRANGERS: usize = 64;
+const STRANGERS: usize = 256;
 
 /// Accepts connections until the links stop.
 pub(super) async fn run(
@@ -69,21 +71,21 @@ pub(super) async fn run(
     }
 }
 
-/// Connections that haven't shown a pinned certificate yet. Anyone can open those, so there is room for a few only, and
-/// a new one takes the place of the oldest: whoever holds connections open keeps no guardian out.
+/// Connections that haven't shown a pinned certificate yet. Anyone can open those, so there is room for some only, and
+/// a new one takes the place of any: neither who holds connections open nor who opens many keeps a guardian out for long.
 #[derive(Default)]
-struct Strangers(VecDeque<(Arc<AtomicBool>, AbortHandle)>);
+struct Strangers(Vec<(Arc<AtomicBool>, AbortHandle)>);
 
 impl Strangers {
     fn add(&mut self, known: Arc<AtomicBool>, task: AbortHandle) {
         self.0.retain(|(known, task)| !known.load(Ordering::Relaxed) && !task.is_finished());
-        if self.0.len() >= STRANGERS
-            && let Some((known, oldest)) = self.0.pop_front()
-            && !known.load(Ordering::Relaxed)
-        {
-            oldest.abort();
+        if self.0.len() >= STRANGERS {
+            let (known, any) = self.0.swap_remove(rand::thread_rng().gen_range(0..self.0.len()));
+            if !known.load(Ordering::Relaxed) {
+                any.abort();
+            }
         }
-        self.0.push_back((known, task));
+        self.0.push((known, task));
     }
 }
 
@@ -150,6 +152,9 @@ where
 {
     let hello = codec::read(&mut reader, HELLO, HANDSHAKE).await?;
     let Packet::Hello { session, first } = hello else { return Err(broken("no hello")) };
+    if first > HIGHEST {
+        return Err(broken("a frame number that nobody reaches"));
+    }
     let (connection, got) = context.incoming.connect(session, first);
     codec::write(&mut writer, &Packet::Welcome { session: context.own_session, got }).await?;
     writer.flush().await?;

@@ -16,6 +16,8 @@ const PATIENCE: u32 = 2;
 const FAR: u64 = 4;
 /// Ticks without an answer before others are asked.
 const RETRY: u32 = 8;
+/// Ticks between two pardons.
+const FORGIVE: u32 = 4;
 /// Epochs that may be fetched ahead of what was handed on.
 const AHEAD: u64 = 256;
 /// Bytes that may be.
@@ -42,8 +44,10 @@ struct Asked {
 pub(super) struct Catchup {
     idle_ticks: u32,
     asked: BTreeMap<NodeId, Asked>,
-    /// Peers that didn't answer, or wrongly; forgiven when nobody else is left.
+    /// Peers that didn't answer, or wrongly; forgiven after a while when nobody else is left.
     shunned: BTreeSet<NodeId>,
+    /// Ticks since they were forgiven.
+    unforgiving: u32,
     /// Where peers' histories begin, if beyond what was asked for.
     pruned: BTreeMap<NodeId, u64>,
     proven: BTreeMap<u64, Proven>,
@@ -70,6 +74,7 @@ impl Catchup {
 
     pub fn tick(&mut self) {
         self.idle_ticks = self.idle_ticks.saturating_add(1);
+        self.unforgiving = self.unforgiving.saturating_add(1);
         for asked in self.asked.values_mut() {
             asked.ticks += 1;
         }
@@ -88,21 +93,31 @@ impl Catchup {
 
     /// Whom to ask for what now. `ahead` are the connected peers that have committed epoch `next`, with their own next epoch.
     pub fn requests(&mut self, next: u64, ahead: &[(NodeId, u64)]) -> Vec<(NodeId, Request)> {
+        if ahead.is_empty() {
+            // Patience begins when somebody is ahead.
+            self.idle_ticks = 0;
+        }
         let patient = self.idle_ticks < PATIENCE;
         let ahead: Vec<_> =
             ahead.iter().filter(|(_, end)| !patient || *end >= next.saturating_add(FAR)).collect();
-        if ahead.iter().all(|(peer, _)| self.shunned.contains(peer)) {
+        if self.unforgiving >= FORGIVE && ahead.iter().all(|(peer, _)| self.shunned.contains(peer)) {
             self.shunned.clear();
+            self.unforgiving = 0;
         }
         let mut requests = Vec::new();
         for (peer, their_end) in &ahead {
-            if self.asked.contains_key(peer) || self.shunned.contains(peer) || self.bytes >= MAX_BYTES {
+            if self.asked.contains_key(peer) || self.shunned.contains(peer) {
                 continue;
             }
             let Some(first) = self.first_gap(next, (*their_end).min(next.saturating_add(AHEAD))) else {
                 continue;
             };
-            let count = u8::try_from(*their_end - first).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            // The one that all others wait for always has room.
+            let most = if self.bytes < MAX_BYTES { MAX_COUNT } else { 1 };
+            if first != next && self.bytes >= MAX_BYTES {
+                continue;
+            }
+            let count = u8::try_from(*their_end - first).unwrap_or(MAX_COUNT).min(most);
             let end = first + u64::from(count);
             self.asked.insert(*peer, Asked { first, end, ticks: 0 });
             requests.push((*peer, Request { first, count, batches: true }));
@@ -127,9 +142,9 @@ impl Catchup {
         None
     }
 
-    /// Whether this peer was asked for `epoch`.
+    /// Whether `epoch` is what this peer has to answer next: in order, so that none is left out.
     pub fn expects(&self, from: NodeId, epoch: u64) -> bool {
-        self.asked.get(&from).is_some_and(|asked| asked.first <= epoch && epoch < asked.end)
+        self.asked.get(&from).is_some_and(|asked| asked.first == epoch)
     }
 
     /// A proven epoch has come.
@@ -138,7 +153,8 @@ impl Catchup {
         self.shunned.remove(&from);
         if let Some(asked) = self.asked.get_mut(&from) {
             asked.ticks = 0;
-            if header.epoch + 1 >= asked.end {
+            asked.first = header.epoch + 1;
+            if asked.first >= asked.end {
                 self.asked.remove(&from);
             }
         }

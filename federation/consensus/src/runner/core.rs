@@ -351,7 +351,9 @@ impl<N: Network> Core<N> {
         let base = self.engine.base();
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         match Statement::decode(event.frame.clone()) {
-            Ok(Statement::Next(epoch)) => peer.outbox.announce(epoch),
+            Ok(Statement::Next(epoch)) => {
+                peer.outbox.announce(epoch, self.network.connections().get(&from).copied());
+            }
             Ok(Statement::Signed(signed)) => {
                 let news = self.finality.said(from, &signed);
                 self.tell(news);
@@ -374,9 +376,9 @@ impl<N: Network> Core<N> {
     /// A peer's answer about what it has heard of this guardian.
     fn on_heard(&mut self, from: NodeId, heard: &Heard) -> Result<(), ConsensusError> {
         let finality = &self.finality;
-        let from_epoch = self.speech.answer(from, heard, self.engine.base(), &self.voice, |header, by| {
-            finality.final_signatures(header.epoch, &header.hash(), by).is_some()
-        });
+        let base = self.engine.base();
+        let complete = |header: &Header, by: &_| finality.is_complete(&header.hash(), by);
+        let from_epoch = self.speech.answer(from, heard, base, &self.voice, complete);
         if from_epoch > self.speaks_from && self.config.keeps(Protection::AmnesiaRule) {
             // Of committed epochs the journal is shortened all the time: nothing to worry about.
             if from_epoch > self.committed {

@@ -46,6 +46,7 @@ pub(super) struct Finality {
     /// How many signatures of an own header were told.
     told: BTreeMap<u64, usize>,
     last_final: Option<u64>,
+    last_complete: Option<u64>,
     diverged: Option<u64>,
 }
 
@@ -61,6 +62,7 @@ impl Finality {
             claims: BTreeMap::new(),
             told: BTreeMap::new(),
             last_final: None,
+            last_complete: None,
             diverged,
         }
     }
@@ -88,6 +90,9 @@ impl Finality {
         if signatures.len() >= self.thresholds.last {
             self.last_final = self.last_final.max(Some(header.epoch));
             self.told.insert(header.epoch, signatures.len());
+        }
+        if signatures.len() >= self.thresholds.complete {
+            self.last_complete = self.last_complete.max(Some(header.epoch));
         }
         self.sign(header.epoch, hash);
         self.forget(header.epoch);
@@ -139,9 +144,14 @@ impl Finality {
         Some(Signed { epoch, hash: claim.hash, signature: claim.signature })
     }
 
-    /// The last own header that is final, with its signatures.
+    /// The last epoch whose own header n - f have signed.
+    pub const fn last_complete(&self) -> Option<u64> {
+        self.last_complete
+    }
+
+    /// The header of that epoch, with its signatures.
     pub fn last_proof(&self) -> Option<(Header, Signatures)> {
-        let epoch = self.last_final?;
+        let epoch = self.last_complete?;
         let (header, hash) = self.own.get(&epoch)?;
         let right =
             self.claims.get(&epoch)?.iter().filter(|(_, claim)| claim.verified && claim.hash == *hash);
@@ -191,6 +201,12 @@ impl Finality {
     fn wanted(&self, epoch: u64) -> bool {
         let committed = self.own.last_key_value().map_or(0, |(epoch, _)| epoch + 1);
         epoch.saturating_add(KEEP) >= committed && epoch < committed.saturating_add(AHEAD)
+    }
+
+    /// Whether n - f have signed a header.
+    pub fn is_complete(&self, hash: &[u8; 32], signatures: &Signatures) -> bool {
+        let right = |(node, signature): &(&NodeId, &Signature)| self.keys.verify(**node, hash, signature);
+        signatures.iter().filter(right).count() >= self.thresholds.complete
     }
 
     /// Right signatures of `hash`, as many as make it final: those handed over, and those heard of.
@@ -257,6 +273,9 @@ impl Finality {
             if hash == own {
                 self.told.insert(epoch, right.len());
                 self.last_final = self.last_final.max(Some(epoch));
+                if right.len() >= self.thresholds.complete {
+                    self.last_complete = self.last_complete.max(Some(epoch));
+                }
                 news.push(News::Signatures { epoch, signatures: right });
             } else if self.diverged.is_none() {
                 self.diverged = Some(epoch);

@@ -3,8 +3,10 @@
 //! A request is answered epoch by epoch with header, signatures and, if asked for, batch. It goes through the
 //! links like all else, so a peer that asks for much waits for itself.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +19,10 @@ use crate::{MAX_NODES, NodeId};
 
 /// The most epochs in one request.
 pub(super) const MAX_COUNT: u8 = 16;
+/// Bytes waiting for a peer beyond which it isn't given more history.
+const MAX_QUEUED: usize = 16 << 20;
+/// How long to wait when all who ask have so much waiting.
+const BLOCKED: Duration = Duration::from_millis(50);
 /// What an answer has around a batch.
 pub(super) const ANSWER_OVERHEAD: usize = 1 + Header::SIZE + 2 + MAX_NODES as usize * (2 + 64) + 1;
 
@@ -171,32 +177,42 @@ pub async fn answers(
     keys: &dyn HeaderKeys,
     sign: bool,
 ) -> io::Result<Vec<Bytes>> {
-    let Ok(request) = Request::decode(request) else { return Ok(Vec::new()) };
-    let end = request.first.saturating_add(u64::from(request.count.min(MAX_COUNT)));
+    let Ok(mut request) = Request::decode(request) else { return Ok(Vec::new()) };
     let mut answers = Vec::new();
-    for epoch in request.first..end {
-        let batch = if request.batches { history.batch(epoch).await? } else { None };
-        let header = history.header(epoch).await?;
-        match header {
-            Some((header, mut signatures)) if batch.is_some() || !request.batches => {
-                if sign && !signatures.contains_key(&me) {
-                    signatures.insert(me, keys.sign(&header.hash()));
-                }
-                answers.push(Answer::Epoch { header, signatures, batch }.encode());
-            }
-            _ => {
-                let first = history.first_epoch().await?;
-                if first > epoch {
-                    answers.push(Answer::BeginsAt(first).encode());
-                }
-                break;
-            }
-        }
+    while let Some(answer) = request.next(history, me, keys, sign).await? {
+        answers.push(answer);
     }
     Ok(answers)
 }
 
-/// Answers requests, one after another.
+impl Request {
+    /// The answer about the first of its epochs, which is then done; `None` at the end.
+    async fn next(
+        &mut self,
+        history: &dyn History,
+        me: NodeId,
+        keys: &dyn HeaderKeys,
+        sign: bool,
+    ) -> io::Result<Option<Bytes>> {
+        let Some(left) = self.count.min(MAX_COUNT).checked_sub(1) else { return Ok(None) };
+        let epoch = self.first;
+        let batch = if self.batches { history.batch(epoch).await? } else { None };
+        let header = history.header(epoch).await?;
+        if let Some((header, mut signatures)) = header.filter(|_| batch.is_some() || !self.batches) {
+            (self.first, self.count) = (epoch.saturating_add(1), left);
+            if sign && !signatures.contains_key(&me) {
+                signatures.insert(me, keys.sign(&header.hash()));
+            }
+            return Ok(Some(Answer::Epoch { header, signatures, batch }.encode()));
+        }
+        self.count = 0;
+        let first = history.first_epoch().await?;
+        Ok((first > epoch).then(|| Answer::BeginsAt(first).encode()))
+    }
+}
+
+/// Answers requests, one epoch of each peer's last request in turn: whoever asks for much, or doesn't take the answers,
+/// waits for itself.
 pub(super) async fn serve(
     mut requests: mpsc::Receiver<LinkEvent>,
     links: Links,
@@ -204,17 +220,42 @@ pub(super) async fn serve(
     keys: Arc<dyn HeaderKeys>,
     may_sign: impl Fn() -> bool,
 ) {
-    while let Some(event) = requests.recv().await {
-        event.accept();
-        let me = links.me();
-        match answers(event.frame.clone(), &*history, me, &*keys, may_sign()).await {
-            // What doesn't fit is asked for again.
-            Ok(answers) => {
-                let _ = answers
-                    .into_iter()
-                    .try_for_each(|answer| links.send(event.from, CHANNEL_HISTORY_ANSWER, answer));
+    let mut open: BTreeMap<NodeId, Request> = BTreeMap::new();
+    let mut last = 0;
+    let mut blocked = 0;
+    loop {
+        let event = if open.is_empty() { requests.recv().await } else { requests.try_recv().ok() };
+        if let Some(event) = event {
+            event.accept();
+            if let Ok(request) = Request::decode(event.frame.clone()) {
+                open.insert(event.from, request);
             }
-            Err(error) => tracing::warn!(%error, peer = event.from, "a peer can't be given past epochs"),
+            continue;
+        }
+        let turn = open.range(last + 1..).next().or_else(|| open.iter().next()).map(|(peer, _)| *peer);
+        let Some(request) = turn.and_then(|peer| open.get_mut(&peer)) else {
+            // No more requests will come.
+            return;
+        };
+        last = turn.unwrap_or_default();
+        let queued = links.status().get(&last).map_or(0, |link| link.queued_bytes);
+        if queued > MAX_QUEUED {
+            blocked += 1;
+            if blocked >= open.len() {
+                blocked = 0;
+                tokio::time::sleep(BLOCKED).await;
+            }
+            continue;
+        }
+        blocked = 0;
+        let answer = request.next(&*history, links.me(), &*keys, may_sign()).await;
+        let answer = answer.unwrap_or_else(|error| {
+            tracing::warn!(%error, peer = last, "a peer can't be given past epochs");
+            None
+        });
+        let sent = answer.is_some_and(|answer| links.send(last, CHANNEL_HISTORY_ANSWER, answer).is_ok());
+        if !sent {
+            open.remove(&last);
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Outbox {
     bytes: usize,
     /// The next epoch that the peer has to commit, as it says. Until it has said so, nothing is sent.
     next: Option<u64>,
+    /// Over which connection it was sent all again: once is enough.
+    rewound: Option<u64>,
 }
 
 impl Outbox {
@@ -50,8 +52,10 @@ impl Outbox {
     }
 
     /// The peer says where it is.
-    pub fn announce(&mut self, next: u64) {
-        if self.next.is_some_and(|before| next < before) {
+    pub fn announce(&mut self, next: u64, connection: Option<u64>) {
+        let back = self.next.is_some_and(|before| next < before);
+        if back && (self.rewound.is_none() || self.rewound != connection) {
+            self.rewound = connection;
             for epoch in self.epochs.values_mut() {
                 epoch.sent = 0;
             }

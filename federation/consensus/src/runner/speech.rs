@@ -7,8 +7,9 @@
 //! those. The answer of a peer that is slower than that still counts.
 //!
 //! Nobody can make it believe that it said what it didn't: its frames carry its own [tags](crate::engine::Voice). And of the epochs that a
-//! peer has forgotten, in which anything may have been heard, only final ones count, in which nobody waits for this guardian: who
-//! lacks them gets them as history. So no liar silences a guardian where it is needed.
+//! peer has forgotten, in which anything may have been heard, only those count that n - f have signed: f + 1 honest guardians
+//! have them then, so whoever lacks them gets them as history and waits for nobody. (With f + 1 signatures, one liar's among
+//! them, one honest guardian might have the epoch and be unable to prove it.) So no liar silences a guardian where it is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,14 +63,14 @@ impl Speech {
     /// A peer's answer. Returns the first epoch in which this guardian may speak, as far as this peer is concerned: all below that
     /// it can have spoken in, and doesn't know how, are forbidden.
     ///
-    /// `base` is this guardian's own first epoch that isn't forgotten; `is_final` tells whether enough have signed a header.
+    /// `base` is this guardian's own first epoch that isn't forgotten; `is_complete` tells whether n - f have signed a header.
     pub fn answer(
         &mut self,
         from: NodeId,
         heard: &Heard,
         base: u64,
         voice: &Voice,
-        is_final: impl FnOnce(&Header, &Signatures) -> bool,
+        is_complete: impl FnOnce(&Header, &Signatures) -> bool,
     ) -> u64 {
         self.answered.insert(from);
         let unknown = |(epoch, id, tag): &&(u64, FrameId, Tag)| {
@@ -79,7 +80,8 @@ impl Speech {
         };
         let spoken = heard.frames.iter().filter(unknown).map(|(epoch, ..)| epoch.saturating_add(1)).max();
         // Of forgotten epochs, anything may have been heard.
-        let forgotten = heard.last_final.as_ref().filter(|(header, signatures)| is_final(header, signatures));
+        let forgotten =
+            heard.last_final.as_ref().filter(|(header, signatures)| is_complete(header, signatures));
         let forgotten = forgotten.map_or(0, |(header, _)| heard.base.min(header.epoch.saturating_add(1)));
         spoken.unwrap_or(0).max(forgotten)
     }

@@ -27,7 +27,7 @@ pub(super) struct Signed {
 pub(super) struct Heard {
     /// Below this epoch it has forgotten what it heard.
     pub base: u64,
-    /// A final header: what was forgotten counts up to its epoch only, since nobody can claim to have forgotten more.
+    /// A header that n - f have signed: what was forgotten counts up to its epoch only, since nobody forgets more.
     pub last_final: Option<(Header, Signatures)>,
     /// The frames since `base` that this guardian acted on, with the tags that show whose they are.
     pub frames: Vec<(u64, FrameId, Tag)>,

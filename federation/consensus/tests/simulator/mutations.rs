@@ -47,7 +47,10 @@ fn without_journal_before_send() {
 /// Two guardians, who miss every frame that is lost: among four, the others make up for most.
 #[test]
 fn without_acknowledge_when_durable() {
-    finds_out(2, &[Protection::AcknowledgeWhenDurable], crashes);
+    finds_out(2, &[Protection::AcknowledgeWhenDurable], |schedule| {
+        crashes(schedule);
+        schedule.crash = 0.015;
+    });
 }
 
 /// The amnesia rule would hide it: a guardian that has forgotten a skipped epoch too early keeps silent in it, as if its disk had been

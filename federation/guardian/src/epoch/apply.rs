@@ -16,7 +16,7 @@ use super::faults::{Fault, Faults};
 use super::verify::{Verified, Verifier};
 use super::version::{self, Versions};
 use crate::error::GuardianError;
-use crate::state::{self, Decided, REASONS, TRANSACTIONS};
+use crate::state::{self, Decided, REJECTED, REJECTIONS, TRANSACTIONS};
 
 /// What an epoch did, beside what is in the write batch.
 #[derive(Default)]
@@ -142,6 +142,7 @@ impl Applier {
             .map(|(hash, (peer, transaction))| ((hash, peer), (hash, transaction)))
             .unzip();
         let verified = self.verifier.verify(transactions).await?;
+        let mut rejected = Vec::new();
         for ((hash, peer), verified) in peers.into_iter().zip(verified) {
             applied.decided.push(hash);
             let Some(verified) = verified else {
@@ -153,9 +154,13 @@ impl Applier {
             };
             match self.apply_one(db, epoch, &verified).await? {
                 Some(Decided::Accepted { .. }) => applied.accepted = applied.accepted.saturating_add(1),
-                Some(Decided::Rejected { .. }) => applied.rejected = applied.rejected.saturating_add(1),
+                Some(Decided::Rejected { .. }) => rejected.push(verified.txid),
                 None => {}
             }
+        }
+        applied.rejected = rejected.len();
+        if !rejected.is_empty() {
+            REJECTIONS.put(&mut state::history(db), &epoch.number, &rejected);
         }
         Ok(())
     }
@@ -184,10 +189,12 @@ impl Applier {
             }
             Err(ModuleError::Db(error)) => return Err(error),
         };
-        TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
         match &decided {
-            Decided::Accepted { .. } => REASONS.delete(&mut state::history(db), &txid),
-            Decided::Rejected { reason, .. } => REASONS.put(&mut state::history(db), &txid, reason),
+            Decided::Accepted { .. } => {
+                TRANSACTIONS.put(&mut state::agreed(db), &txid, &decided);
+                REJECTED.delete(&mut state::history(db), &txid);
+            }
+            Decided::Rejected { .. } => REJECTED.put(&mut state::history(db), &txid, &decided),
         }
         Ok(Some(decided))
     }

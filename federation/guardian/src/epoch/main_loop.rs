@@ -103,9 +103,9 @@ impl MainLoop {
         match event {
             ConsensusEvent::Batch(batch) => {
                 let epoch = batch.epoch;
-                let (decided, own) = self.apply(batch).await?;
+                let (accepted, own) = self.apply(batch).await?;
                 let left = self.running.pool.waiting().ready;
-                proposer.committed(epoch, decided, own, left);
+                proposer.committed(epoch, accepted, own, left);
             }
             ConsensusEvent::ProposalWanted { epoch } => proposer.wanted(epoch),
             ConsensusEvent::Signatures { epoch, signatures } => {
@@ -151,7 +151,7 @@ impl MainLoop {
         }
     }
 
-    /// Applies a batch in one commit. Returns how many transactions it decided, and how many of them waited here.
+    /// Applies a batch in one commit. Returns how many transactions it accepted, and how many of those that it decided waited here.
     async fn apply(&self, batch: Batch) -> Result<(usize, usize), GuardianError> {
         let running = &self.running;
         let epoch = batch.epoch;
@@ -193,6 +193,7 @@ impl MainLoop {
             .committed(header)
             .await
             .map_err(|error| GuardianError::Consensus(error.to_string()))?;
-        Ok((applied.decided.len(), own))
+        // What is refused, or wrongly signed, costs its sender nothing: an epoch of that is worth nothing.
+        Ok((applied.accepted, own))
     }
 }

@@ -18,7 +18,7 @@ use super::apply::{Applied, Applier};
 use super::contribution::Contribution;
 use super::verify::Verifier;
 use super::version::Versions;
-use crate::state::{self, Decided, TRANSACTIONS};
+use crate::state::{self, Decided, REJECTED, TRANSACTIONS};
 
 const MODULE: ModuleId = ModuleId(3);
 const FEDERATION: FederationId = FederationId([5; 32]);
@@ -140,8 +140,12 @@ impl Fixture {
     }
 
     async fn decided(&self, transaction: &Transaction) -> Option<Decided> {
-        let db = state::agreed_reader(Arc::clone(&self.db) as _);
-        TRANSACTIONS.get(&db, &transaction.txid(FEDERATION)).await.unwrap()
+        let txid = transaction.txid(FEDERATION);
+        let agreed = state::agreed_reader(Arc::clone(&self.db) as _);
+        let history = state::history_reader(Arc::clone(&self.db) as _);
+        let accepted = TRANSACTIONS.get(&agreed, &txid).await.unwrap();
+        assert!(!matches!(accepted, Some(Decided::Rejected { .. })), "rejections are no part of the state");
+        accepted.or(REJECTED.get(&history, &txid).await.unwrap())
     }
 
     async fn code(&self, transaction: &Transaction) -> String {

@@ -1,13 +1,15 @@
 //! Old epochs are forgotten, a bounded number in each commit.
 //!
-//! What goes: batches and headers before the older of the last two signed snapshots. What stays: the last 256 headers, since
+//! What goes: batches, rejections and headers before the older of the last two signed snapshots. What stays: the last 256 headers, since
 //! their signatures may still be asked for; and the header of every snapshot, with its signatures: so an
 //! auditor can follow the digests through the years at a few hundred bytes a thousand epochs.
 
 use federation_core::db::DbError;
 use federation_store::WriteBatch;
 
-use crate::state::{self, BATCHES, FIRST_BATCH, FIRST_HEADER, HEADERS, SIGNATURES};
+use crate::state::{
+    self, BATCHES, Decided, FIRST_BATCH, FIRST_HEADER, HEADERS, REJECTED, REJECTIONS, SIGNATURES,
+};
 
 /// How many epochs one commit forgets: more than it adds, so that it catches up.
 const STEP: u64 = 32;
@@ -28,6 +30,14 @@ pub async fn step(
     if end > first {
         for gone in first..end {
             BATCHES.delete(&mut history, &gone);
+            for txid in REJECTIONS.get(&history, &gone).await?.unwrap_or_default() {
+                // Unless it was rejected once more since.
+                if matches!(REJECTED.get(&history, &txid).await?, Some(Decided::Rejected { epoch, .. }) if epoch == gone)
+                {
+                    REJECTED.delete(&mut history, &txid);
+                }
+            }
+            REJECTIONS.delete(&mut history, &gone);
         }
         FIRST_BATCH.put(&mut history, &(), &end);
     }
@@ -47,6 +57,8 @@ pub async fn step(
 mod tests {
     use std::sync::Arc;
 
+    use federation_core::TxId;
+
     use super::*;
 
     #[tokio::test]
@@ -58,10 +70,17 @@ mod tests {
             BATCHES.put(&mut history, &epoch, &vec![1]);
             HEADERS.put(&mut history, &epoch, &vec![2]);
             SIGNATURES.put(&mut history, &epoch, &Vec::new());
+            // One is rejected in every epoch, one in each once.
+            let txids = vec![TxId([0; 32]), TxId([u8::try_from(epoch % 250).unwrap() + 1; 32])];
+            for txid in &txids {
+                let rejected = Decided::Rejected { epoch, code: String::new(), reason: String::new() };
+                REJECTED.put(&mut history, txid, &rejected);
+            }
+            REJECTIONS.put(&mut history, &epoch, &txids);
             let below = if epoch < 600 { 0 } else { 500 };
             let before = batch.changes().len();
             step(&mut batch, epoch, below, |epoch| (epoch + 1).is_multiple_of(100)).await.unwrap();
-            assert!(batch.changes().len() - before <= 3 * 32 + 2);
+            assert!(batch.changes().len() - before <= 5 * 32 + 2);
             batch.commit().await.unwrap();
         }
         let history = state::history_reader(db as _);
@@ -70,6 +89,8 @@ mod tests {
         let headers: Vec<u64> =
             HEADERS.all(&history).await.unwrap().into_iter().map(|(epoch, _)| epoch).collect();
         assert_eq!(headers, [99, 199, 299, 399, 499].into_iter().chain(500..1000).collect::<Vec<_>>());
+        assert_eq!(REJECTIONS.all(&history).await.unwrap().len(), 500);
+        assert_eq!(REJECTED.all(&history).await.unwrap().len(), 251);
         assert_eq!(SIGNATURES.all(&history).await.unwrap().len(), headers.len());
         assert_eq!(FIRST_BATCH.get(&history, &()).await.unwrap(), Some(500));
     }

@@ -10,8 +10,8 @@ use crate::runner::network::Network;
 use crate::runner::statement::Statement;
 
 impl<N: Network> Core<N> {
-    /// Forgets epochs that nobody needs this guardian for: all have them, or 2f + 1 have (then f + 1 honest ones
-    /// have signed them and give them to the others as history) and they are old. Never one that isn't committed: until then
+    /// Forgets epochs that nobody needs this guardian for: n - f have signed them (so that f + 1 honest ones give them to the
+    /// others as history), and all have them, or 2f + 1 have and they are old. Never one that isn't committed: until then
     /// its inputs are what keeps this guardian from contradicting itself after a crash.
     pub(super) fn prune(&mut self) -> io::Result<()> {
         let mut next: Vec<u64> = self.peers.values().map(|peer| peer.outbox.next().unwrap_or(0)).collect();
@@ -21,6 +21,7 @@ impl<N: Network> Core<N> {
         let enough = next.get(2 * max_faulty(self.config.n) as usize).copied().unwrap_or(0);
         let below = all
             .max(enough.min(self.committed.saturating_sub(KEEP)))
+            .min(self.finality.last_complete().map_or(0, |epoch| epoch.saturating_add(1)))
             .max(self.committed.saturating_sub(KEEP_MOST))
             .min(self.committed);
         if below > self.engine.base() {

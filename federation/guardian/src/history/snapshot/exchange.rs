@@ -19,6 +19,8 @@ pub const CHANNEL_REQUEST: u8 = 5;
 pub const CHANNEL_ANSWER: u8 = 6;
 /// What an answer has around a manifest or a chunk: signatures, mostly.
 const OVERHEAD: usize = 4096;
+/// The largest answer.
+pub const MAX_ANSWER: usize = OVERHEAD + if MAX_MANIFEST > CHUNK { MAX_MANIFEST } else { CHUNK };
 /// Bytes waiting for a peer before it has to wait for its next chunk.
 const QUEUED: usize = 4 << 20;
 
@@ -74,7 +76,7 @@ impl Answer {
 
     /// Reads a frame; `None` if it is none.
     pub fn read(frame: &[u8]) -> Option<Self> {
-        decode(frame, OVERHEAD.saturating_add(MAX_MANIFEST.max(CHUNK))).ok()
+        decode(frame, MAX_ANSWER).ok()
     }
 
     /// A manifest that is offered.

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use federation_consensus::NodeId;
 use federation_consensus::header::{Header, Signatures};
-use federation_consensus::links::{LinkEvent, Links};
-use tokio::sync::mpsc;
+use federation_consensus::links::Links;
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{Answer, CHANNEL_REQUEST, Request};
+use super::mailbox::Mailbox;
 use super::manifest::{CHUNK, Manifest};
 use crate::history::keys::IdentityKeys;
 
@@ -43,15 +43,15 @@ pub struct Peers<'a> {
     /// The links.
     pub links: &'a Links,
     /// What comes on the channel of answers.
-    pub answers: mpsc::Receiver<LinkEvent>,
+    pub answers: &'a Mailbox,
     /// The keys that headers are signed with.
     pub keys: &'a IdentityKeys,
     /// How many guardians may be faulty.
     pub faulty: usize,
     /// n − f.
     pub threshold: usize,
-    /// Manifests that turned out to be false.
-    pub refused: BTreeSet<[u8; 32]>,
+    /// Guardians that offered a false snapshot: they are not asked any more.
+    pub refused: BTreeSet<NodeId>,
 }
 
 impl Peers<'_> {
@@ -64,7 +64,7 @@ impl Peers<'_> {
                 let Some((manifest, signatures)) = answer.offer() else { continue };
                 let Some(header) = manifest.header().filter(|header| header.epoch >= from) else { continue };
                 let id = manifest.id();
-                if self.refused.contains(&id) || self.keys.count(&header, &signatures) < self.threshold {
+                if self.refused.contains(&peer) || self.keys.count(&header, &signatures) < self.threshold {
                     continue;
                 }
                 let new =
@@ -91,6 +91,11 @@ impl Peers<'_> {
         None
     }
 
+    /// This one turned out to be false.
+    pub fn refuse(&mut self, choice: &Choice) {
+        self.refused.extend(&choice.providers);
+    }
+
     /// The last answer of each peer, once f + 1 have answered and the others have had their chance.
     async fn ask_all(&mut self) -> BTreeMap<NodeId, Answer> {
         let all = self.links.peers().count();
@@ -110,11 +115,10 @@ impl Peers<'_> {
                 ask = later(now, AGAIN);
             }
             let until = enough.map_or(ask, |enough| enough.min(ask));
-            let Ok(Some(event)) = timeout_at(until, self.answers.recv()).await else { continue };
-            event.accept();
-            match Answer::read(&event.frame) {
+            let Ok((from, frame)) = timeout_at(until, self.answers.next()).await else { continue };
+            match Answer::read(&frame) {
                 Some(answer @ (Answer::None | Answer::Best { .. })) => {
-                    answered.insert(event.from, answer);
+                    answered.insert(from, answer);
                 }
                 _ => continue,
             }
@@ -159,21 +163,20 @@ impl Peers<'_> {
                 }
             }
             let Some(until) = asked.values().map(|(_, until)| *until).min() else { return Ok(None) };
-            let Ok(Some(event)) = timeout_at(until, self.answers.recv()).await else { continue };
-            event.accept();
-            let Some(Answer::Chunk { epoch: of, index, bytes }) = Answer::read(&event.frame) else {
+            let Ok((from, frame)) = timeout_at(until, self.answers.next()).await else { continue };
+            let Some(Answer::Chunk { epoch: of, index, bytes }) = Answer::read(&frame) else {
                 continue;
             };
-            if of != epoch || asked.get(&event.from).is_none_or(|(wanted, _)| *wanted != index) {
+            if of != epoch || asked.get(&from).is_none_or(|(wanted, _)| *wanted != index) {
                 continue;
             }
-            asked.remove(&event.from);
+            asked.remove(&from);
             if manifest.is_chunk(index, &bytes) {
                 let path = path.clone();
                 blocking(move || put_chunk(&path, index, &bytes)).await?;
                 missing.remove(&index);
             } else {
-                useless.insert(event.from);
+                useless.insert(from);
             }
         }
         let file = path.clone();

@@ -5,6 +5,7 @@
 
 pub mod exchange;
 pub mod fetch;
+pub mod mailbox;
 pub mod manifest;
 pub mod recover;
 pub mod restore;

@@ -12,8 +12,9 @@ use federation_core::db::{Database, DbError};
 use federation_store::WriteBatch;
 use tokio::task::JoinSet;
 
-use super::exchange::{CHANNEL_ANSWER, drain};
+use super::exchange::{CHANNEL_ANSWER, MAX_ANSWER, drain};
 use super::fetch::{Choice, Peers};
+use super::mailbox::Mailbox;
 use super::restore::{self, Refused};
 use super::store::Snapshots;
 use crate::error::GuardianError;
@@ -66,9 +67,11 @@ where
     }
     let answers = links.subscribe(CHANNEL_ANSWER);
     let answers = answers.ok_or_else(|| GuardianError::Config("the links are in use".to_owned()))?;
+    let mailbox = Arc::new(Mailbox::default());
+    drains.spawn(Arc::clone(&mailbox).fill(answers, MAX_ANSWER));
     let mut peers = Peers {
         links: &links,
-        answers,
+        answers: &mailbox,
         keys: &keys,
         faulty: result.config.max_faulty(),
         threshold: result.config.threshold(),
@@ -87,7 +90,8 @@ where
                     break;
                 }
             }
-            None if need == Need::State && peers.refused.is_empty() => {
+            // If it turns out to be pruned after all, consensus says so, and this begins anew.
+            None if need == Need::State => {
                 tracing::info!("no guardian has a snapshot: the whole history is caught up with");
                 restore_nothing(db, writing).await?;
                 break;
@@ -116,7 +120,7 @@ async fn attempt(
         Ok(sums) => sums,
         Err(Refused::Wrong(why)) => {
             tracing::warn!(epoch, "a snapshot is not what guardians have signed: {why}");
-            peers.refused.insert(choice.manifest.id());
+            peers.refuse(choice);
             return Ok(false);
         }
         Err(Refused::Io(error)) => return Err(disk()(error)),

@@ -12,8 +12,9 @@ use federation_consensus::links::{Identity, LinkConfig, Links, PeerAddress};
 use federation_core::db::{Database, Pair, Reader, Writer as _};
 use federation_store::WriteBatch;
 
-use super::exchange::{Answer, CHANNEL_ANSWER, CHANNEL_REQUEST, Request, serve};
+use super::exchange::{Answer, CHANNEL_ANSWER, CHANNEL_REQUEST, MAX_ANSWER, Request, serve};
 use super::fetch::Peers;
+use super::mailbox::Mailbox;
 use super::manifest::{CHUNK, Manifest};
 use super::restore::{Refused, check, clear, stream, write};
 use super::store::Snapshots;
@@ -140,8 +141,13 @@ async fn links(n: u16) -> Vec<Links> {
     links
 }
 
-fn peers<'a>(links: &'a Links, keys: &'a IdentityKeys) -> Peers<'a> {
-    let answers = links.subscribe(CHANNEL_ANSWER).unwrap();
+fn mailbox(links: &Links) -> Arc<Mailbox> {
+    let mailbox = Arc::new(Mailbox::default());
+    tokio::spawn(Arc::clone(&mailbox).fill(links.subscribe(CHANNEL_ANSWER).unwrap(), MAX_ANSWER));
+    mailbox
+}
+
+fn peers<'a>(links: &'a Links, answers: &'a Mailbox, keys: &'a IdentityKeys) -> Peers<'a> {
     Peers { links, answers, keys, faulty: 1, threshold: 3, refused: BTreeSet::new() }
 }
 
@@ -163,7 +169,8 @@ async fn a_lost_state_comes_back_from_the_others() {
         nodes.push(node);
     }
     let lost = Node::new(3).await;
-    let mut peers = peers(&links[0], &keys[0]);
+    let mailbox = mailbox(&links[0]);
+    let mut peers = peers(&links[0], &mailbox, &keys[0]);
     let choice = peers.choose(0).await.unwrap();
     assert_eq!(choice.header.epoch, 9, "the newest");
     assert!(choice.manifest.chunks.len() > 1);
@@ -242,7 +249,8 @@ async fn offers_that_too_few_have_signed_count_nothing() {
             }
         });
     }
-    assert!(peers(&links[0], &keys[0]).choose(0).await.is_none());
+    let mailbox = mailbox(&links[0]);
+    assert!(peers(&links[0], &mailbox, &keys[0]).choose(0).await.is_none());
 }
 
 #[tokio::test]
