@@ -19,6 +19,7 @@
 pub mod binaries;
 pub mod bitcoind;
 pub mod chaos;
+pub mod costs;
 pub mod ecash;
 #[cfg(feature = "e2e")]
 pub mod embedded_world;

@@ -19,6 +19,14 @@ use super::merkle::{self, Hash, MerkleTree};
 use super::message::{Body, Shard, Target};
 use crate::NodeId;
 
+/// A shard whose place under the root is proven.
+#[derive(Debug)]
+struct Proven {
+    root: Hash,
+    data: Bytes,
+    leaf: Hash,
+}
+
 /// One proposer's broadcast as one guardian sees it.
 #[derive(Debug)]
 pub struct Broadcast {
@@ -26,7 +34,7 @@ pub struct Broadcast {
     proposer: NodeId,
     /// The root in the proposer's VAL to this guardian.
     value: Option<Hash>,
-    echoes: BTreeMap<NodeId, (Hash, Bytes)>,
+    echoes: BTreeMap<NodeId, Proven>,
     readys: BTreeMap<NodeId, Hash>,
     ready_sent: bool,
     /// What decoding for a root gave; `None` inside: no codeword.
@@ -80,16 +88,14 @@ impl Broadcast {
             return None;
         }
         let me = self.context.me;
-        if !self.check(from, me, &shard, out) {
-            return None;
-        }
+        let proven = self.check(from, me, &shard, out)?;
         out.changed();
         self.value = Some(shard.root);
         if self.delivered {
             return None; // Everyone has what it needs from those who echoed earlier.
         }
-        out.send(Target::All, Body::Echo(shard.clone()));
-        self.on_echo(me, shard, out)
+        out.send(Target::All, Body::Echo(shard));
+        self.add_echo(me, proven, out)
     }
 
     /// ECHO: collects a shard. Returns the value when this delivers it.
@@ -97,18 +103,20 @@ impl Broadcast {
         if self.delivered {
             return None;
         }
-        if let Some((root, _)) = self.echoes.get(&from) {
-            if *root != shard.root {
+        if let Some(earlier) = self.echoes.get(&from) {
+            if earlier.root != shard.root {
                 out.fault(from, FaultKind::Equivocation);
             }
             return None;
         }
-        if !self.check(from, from, &shard, out) {
-            return None;
-        }
+        let proven = self.check(from, from, &shard, out)?;
         out.changed();
-        let root = shard.root;
-        self.echoes.insert(from, (root, shard.data));
+        self.add_echo(from, proven, out)
+    }
+
+    fn add_echo(&mut self, from: NodeId, proven: Proven, out: &mut Outbox) -> Option<Bytes> {
+        let root = proven.root;
+        self.echoes.insert(from, proven);
         if self.count_echoes(&root) >= self.context.correct() && self.decode(&root, out).is_some() {
             self.send_ready(root, out);
         }
@@ -165,14 +173,14 @@ impl Broadcast {
         let shards: Vec<(NodeId, Bytes)> = self
             .echoes
             .iter()
-            .filter(|(_, (echoed, _))| echoed == root)
-            .map(|(node, (_, data))| (*node, data.clone()))
+            .filter(|(_, echo)| echo.root == *root)
+            .map(|(node, echo)| (*node, echo.data.clone()))
             .collect();
         let value = self
             .context
             .coding
             .decode(&shards)
-            .filter(|(again, _)| !self.context.re_encode || MerkleTree::new(again).root() == *root)
+            .filter(|(again, _)| !self.context.re_encode || self.root_of(again) == *root)
             .map(|(_, value)| value)
             .filter(|value| value.len() <= self.context.max_proposal);
         if value.is_none() {
@@ -182,20 +190,29 @@ impl Broadcast {
         value
     }
 
-    fn check(&self, from: NodeId, index: NodeId, shard: &Shard, out: &mut Outbox) -> bool {
+    /// The commitment to all shards. Those that were received are compared, which is cheaper than to hash them again.
+    fn root_of(&self, shards: &[Bytes]) -> Hash {
+        let leaf = |(index, shard): (NodeId, &Bytes)| match self.echoes.get(&index) {
+            Some(echo) if echo.data == *shard => echo.leaf,
+            _ => merkle::leaf(index, shard),
+        };
+        MerkleTree::of_leaves((0..).zip(shards).map(leaf).collect()).root()
+    }
+
+    fn check(&self, from: NodeId, index: NodeId, shard: &Shard, out: &mut Outbox) -> Option<Proven> {
         if shard.data.len() > self.context.coding.shard_len(self.context.max_proposal) {
             out.fault(from, FaultKind::Oversized);
-            return false;
+            return None;
         }
-        if !merkle::verify(&shard.root, self.context.n, index, &shard.data, &shard.proof) {
+        let Some(leaf) = merkle::verify(&shard.root, self.context.n, index, &shard.data, &shard.proof) else {
             out.fault(from, FaultKind::BadProof);
-            return false;
-        }
-        true
+            return None;
+        };
+        Some(Proven { root: shard.root, data: shard.data.clone(), leaf })
     }
 
     fn count_echoes(&self, root: &Hash) -> usize {
-        self.echoes.values().filter(|(echoed, _)| echoed == root).count()
+        self.echoes.values().filter(|echo| echo.root == *root).count()
     }
 
     fn count_readys(&self, root: &Hash) -> usize {

@@ -57,16 +57,24 @@ impl Coding {
         if shard == 0 || shards.iter().any(|(_, s)| s.len() != shard) {
             return None;
         }
-        let mut slots: Vec<Option<Vec<u8>>> = vec![None; self.total];
-        for (index, bytes) in shards {
-            *slots.get_mut(*index as usize)? = Some(bytes.to_vec());
-        }
-        if slots.iter().take(self.data).any(Option::is_none) {
-            self.code.as_ref()?.reconstruct_data(&mut slots).ok()?;
+        if shards.iter().any(|(index, _)| *index as usize >= self.total) {
+            return None;
         }
         let mut buffer = Vec::with_capacity(shard * self.total);
-        for slot in slots.iter().take(self.data) {
-            buffer.extend_from_slice(slot.as_ref()?);
+        let data: Option<Vec<&Bytes>> = (0..self.data)
+            .map(|at| shards.iter().find(|(index, _)| *index as usize == at).map(|(_, bytes)| bytes))
+            .collect();
+        if let Some(data) = data {
+            data.into_iter().for_each(|bytes| buffer.extend_from_slice(bytes));
+        } else {
+            let mut slots: Vec<Option<Vec<u8>>> = vec![None; self.total];
+            for (index, bytes) in shards {
+                *slots.get_mut(*index as usize)? = Some(bytes.to_vec());
+            }
+            self.code.as_ref()?.reconstruct_data(&mut slots).ok()?;
+            for slot in slots.iter().take(self.data) {
+                buffer.extend_from_slice(slot.as_ref()?);
+            }
         }
         buffer.resize(shard * self.total, 0);
         let (buffer, shards) = self.finish(buffer, shard);

@@ -12,7 +12,8 @@ pub type Hash = [u8; 32];
 
 const EMPTY: Hash = [0; 32];
 
-fn leaf(index: u16, shard: &[u8]) -> Hash {
+/// The hash of a shard in its place.
+pub(super) fn leaf(index: u16, shard: &[u8]) -> Hash {
     Sha256::new().chain_update([0]).chain_update(index.to_be_bytes()).chain_update(shard).finalize().into()
 }
 
@@ -36,7 +37,11 @@ impl MerkleTree {
     /// Hashes `shards`, of which there are at most 65,535.
     #[must_use]
     pub fn new(shards: &[Bytes]) -> Self {
-        let mut level: Vec<Hash> = (0u16..).zip(shards).map(|(i, s)| leaf(i, s)).collect();
+        Self::of_leaves((0u16..).zip(shards).map(|(i, s)| leaf(i, s)).collect())
+    }
+
+    /// The tree over shards whose hashes are known.
+    pub(super) fn of_leaves(mut level: Vec<Hash>) -> Self {
         level.resize(level.len().next_power_of_two(), EMPTY);
         let mut levels = vec![level];
         while let Some(last) = levels.last().filter(|l| l.len() > 1) {
@@ -66,16 +71,17 @@ impl MerkleTree {
     }
 }
 
-/// Whether `shard` is leaf `index` of a tree of `leaves` shards with this root.
+/// The hash of `shard`, if it is leaf `index` of a tree of `leaves` shards with this root.
 #[must_use]
-pub fn verify(root: &Hash, leaves: u16, index: u16, shard: &[u8], proof: &[Hash]) -> bool {
+pub fn verify(root: &Hash, leaves: u16, index: u16, shard: &[u8], proof: &[Hash]) -> Option<Hash> {
     if index >= leaves || proof.len() != depth(leaves) {
-        return false;
+        return None;
     }
-    let top = proof.iter().enumerate().fold(leaf(index, shard), |hash, (level, sibling)| {
+    let bottom = leaf(index, shard);
+    let top = proof.iter().enumerate().fold(bottom, |hash, (level, sibling)| {
         if (index >> level) & 1 == 0 { node(&hash, sibling) } else { node(sibling, &hash) }
     });
-    top == *root
+    (top == *root).then_some(bottom)
 }
 
 #[cfg(test)]
@@ -89,10 +95,11 @@ mod tests {
             let tree = MerkleTree::new(&shards);
             for i in 0..n {
                 let proof = tree.proof(i);
-                assert!(verify(&tree.root(), n, i, &shards[i as usize], &proof));
-                assert!(!verify(&tree.root(), n, i, b"other", &proof));
-                assert!(!verify(&tree.root(), n, (i + 1) % (n + 1), &shards[i as usize], &proof));
-                assert!(!verify(&tree.root(), n, i + 64, &shards[i as usize], &proof));
+                let holds = |place, shard: &[u8]| verify(&tree.root(), n, place, shard, &proof);
+                assert_eq!(holds(i, &shards[i as usize]), Some(leaf(i, &shards[i as usize])));
+                assert_eq!(holds(i, b"other"), None);
+                assert_eq!(holds((i + 1) % (n + 1), &shards[i as usize]), None);
+                assert_eq!(holds(i + 64, &shards[i as usize]), None);
             }
         }
     }

@@ -2,10 +2,21 @@
 //!
 //! `epoch u64 · proposer u16 · kind u8 · tag · body`; the [tag](super::voice) is for the author only. A shard is `root · proof · data`, the proof's length
 //! being fixed by n; an agreement message is hbbft's own in bincode.
+//!
+//! A frame *binds* its author if saying something else later would contradict it, or if others rely on its being said again: then
+//! its cause must be durable before it leaves. Of all kinds only one doesn't: `Term`, "I have decided". It carries no tag.
+//!
+//! - No contradiction. A guardian decides on what it was told by n - f, and by agreement no honest one ever decides otherwise;
+//!   one that forgets that it has decided is an undecided one again, and gets to the same decision, if at all.
+//! - Nobody is left waiting. Whoever counts this `Term` counts it as the same value in all *later* rounds. An honest guardian's
+//!   decision in a round is every honest guardian's estimate in all later ones, so the forgetful one says just that in each of them. In the
+//!   round itself the `Term` counts for nothing, and what was said in it before (`BVal`, `Aux`, `Conf`, coin) does bind.
+//! - Why not `READY` or `BVal`, which can't contradict themselves either: f liars may have helped to cause them, and need not do so again. Those who
+//!   counted them would deliver, or accept a value, and the others never would.
 
 use bincode::Options;
 use bytes::Bytes;
-use hbbft::binary_agreement;
+use hbbft::binary_agreement::{self, MessageContent};
 
 use super::merkle::{self, Hash};
 use super::voice::{self, Tag, Voice};
@@ -17,6 +28,11 @@ const MAX_AGREEMENT: u64 = 256;
 
 /// Bytes of a frame in front of its body.
 const HEADER: usize = voice::AT + size_of::<Tag>();
+
+/// Where the kind stands in a frame.
+const KIND: usize = voice::AT - 1;
+/// The kind of a `Term`.
+const TERM: u8 = 5;
 
 /// Whom a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +89,12 @@ pub const fn max_frame(n: u16, shard: usize) -> usize {
     HEADER + if shard > MAX_AGREEMENT as usize { shard } else { MAX_AGREEMENT as usize }
 }
 
+/// Whether what led to this frame must be durable before it leaves.
+#[must_use]
+pub fn binds(frame: &[u8]) -> bool {
+    frame.get(KIND) != Some(&TERM)
+}
+
 /// The epoch of a frame, without reading the rest.
 #[must_use]
 pub fn epoch_of(frame: &[u8]) -> Option<u64> {
@@ -90,7 +112,9 @@ impl Message {
     #[must_use]
     pub fn encode_as(&self, author: &Voice) -> Bytes {
         let mut bytes = self.bytes();
-        author.mark(&mut bytes);
+        if binds(&bytes) {
+            author.mark(&mut bytes);
+        }
         bytes.into()
     }
 
@@ -107,7 +131,7 @@ impl Message {
             Body::Value(_) => 1,
             Body::Echo(_) => 2,
             Body::Ready(_) => 3,
-            Body::Agreement(_) => 4,
+            Body::Agreement(message) => agreement_kind(message),
         });
         out.extend_from_slice(&Tag::default());
         match &self.body {
@@ -142,15 +166,24 @@ impl Message {
                 reader.end()?;
                 Body::Ready(root)
             }
-            4 => Body::Agreement(
-                bincode_options()
-                    .reject_trailing_bytes()
-                    .deserialize(&reader.rest())
-                    .map_err(|_| Malformed)?,
-            ),
+            4 | TERM => {
+                let read = bincode_options().reject_trailing_bytes().deserialize(&reader.rest());
+                let message = read.map_err(|_| Malformed)?;
+                if agreement_kind(&message) != kind {
+                    return Err(Malformed);
+                }
+                Body::Agreement(message)
+            }
             _ => return Err(Malformed),
         };
         Ok(Self { epoch, proposer, body })
+    }
+}
+
+const fn agreement_kind(message: &binary_agreement::Message) -> u8 {
+    match message.content {
+        MessageContent::Term(_) => TERM,
+        _ => 4,
     }
 }
 
@@ -170,7 +203,7 @@ fn take_shard(mut reader: Reader, n: u16) -> Result<Shard, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use hbbft::binary_agreement::{MessageContent, SbvMessage};
+    use hbbft::binary_agreement::SbvMessage;
     use proptest::prelude::*;
 
     use super::*;
@@ -179,10 +212,18 @@ mod tests {
     fn every_kind_comes_back() {
         let shard = Shard { root: [1; 32], proof: vec![[2; 32], [3; 32]], data: Bytes::from_static(b"data") };
         let agreement = MessageContent::SbvBroadcast(SbvMessage::BVal(true)).with_epoch(3);
+        let term = MessageContent::Term(true).with_epoch(3);
+        let (agreement, term) = (Body::Agreement(agreement), Body::Agreement(term));
         for body in
-            [Body::Value(shard.clone()), Body::Echo(shard), Body::Ready([9; 32]), Body::Agreement(agreement)]
+            [Body::Value(shard.clone()), Body::Echo(shard), Body::Ready([9; 32]), agreement, term.clone()]
         {
             let message = Message { epoch: 7, proposer: 2, body };
+            assert_eq!(binds(&message.encode()), message.body != term);
+            if let Body::Agreement(_) = message.body {
+                let mut wrong = message.encode().to_vec();
+                wrong[KIND] = if wrong[KIND] == TERM { 4 } else { TERM };
+                assert_eq!(Message::decode(wrong.into(), 4), Err(Malformed));
+            }
             assert_eq!(Message::decode(message.encode(), 4), Ok(message.clone()));
             assert_eq!(epoch_of(&message.encode()), Some(7));
         }

@@ -26,7 +26,7 @@ pub use self::coding::Coding;
 use self::context::Context;
 pub use self::fault::FaultKind;
 pub use self::merkle::{Hash, MerkleTree};
-pub use self::message::{Body, Message, Shard, Target, epoch_of};
+pub use self::message::{Body, Message, Shard, Target, binds, epoch_of};
 pub use self::step::{Outgoing, Step};
 use self::subset::Subset;
 pub use self::voice::{FrameId, Tag, Voice, frame_id, tag_of};

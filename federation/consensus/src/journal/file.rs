@@ -139,7 +139,8 @@ impl Journal for FileJournal {
     }
 
     fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let mut buffer = Vec::new();
+        let size = records.iter().map(|record| HEAD + record.size()).sum();
+        let mut buffer = Vec::with_capacity(size);
         for record in records {
             let start = buffer.len();
             buffer.extend_from_slice(&[0; HEAD]);

@@ -47,6 +47,12 @@ impl Record {
         }
     }
 
+    /// Bytes of the encoding.
+    const fn size(&self) -> usize {
+        let (Self::Proposal { value: bytes, .. } | Self::Frame { frame: bytes, .. }) = self;
+        1 + 8 + 2 + bytes.len()
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         let (kind, from, bytes) = match self {
             Self::Proposal { value, .. } => (1, 0, value),

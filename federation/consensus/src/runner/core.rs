@@ -1,6 +1,8 @@
 //! The state machine of a running guardian: engine, journal, what peers are owed, what they said. No I/O but the
 //! journal's; whoever drives it brings the inputs and passes on the outcome.
 
+mod say;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,16 +11,19 @@ use bytes::Bytes;
 
 use super::catchup::Catchup;
 use super::finality::{Finality, News};
+use super::gather::{Gather, Wait};
 use super::history::{Answer, MAX_COUNT, Request, Tail};
 use super::network::Network;
 use super::peer::Peer;
 use super::speech::Speech;
 use super::statement::{Heard, Statement, is_statement};
 use super::{ConsensusError, ConsensusEvent, ConsensusStatus};
-use crate::engine::{Engine, EngineConfig, FaultKind, Step, Target, Voice, epoch_of, frame_id, tag_of};
+use crate::engine::{
+    Engine, EngineConfig, FaultKind, Outgoing, Step, Target, Voice, binds, epoch_of, frame_id, tag_of,
+};
 use crate::header::{Header, HeaderKeys};
 use crate::journal::{Journal, Record};
-use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent, lock};
+use crate::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_REQUEST, LinkEvent};
 use crate::protection::Protection;
 use crate::{Batch, NodeId, max_faulty};
 
@@ -93,7 +98,14 @@ pub struct Core<N> {
     faults: BTreeMap<NodeId, BTreeMap<FaultKind, u64>>,
     /// Inputs that nothing has followed from yet, and the frames to acknowledge with them.
     records: Vec<Record>,
-    steps: Vec<Step>,
+    /// What waits for them to be durable.
+    unsaid: Vec<Outgoing>,
+    gather: Gather,
+    ticked: bool,
+    /// Whether there were inputs at the last tick that weren't durable.
+    waited: bool,
+    /// Peers may forget all that they would say in epochs below: what they have said there is durable here.
+    announced: u64,
     unaccepted: Vec<LinkEvent>,
     events: Vec<ConsensusEvent>,
     ticks: u32,
@@ -137,7 +149,11 @@ impl<N: Network> Core<N> {
             finality,
             faults: BTreeMap::new(),
             records: Vec::new(),
-            steps: Vec::new(),
+            unsaid: Vec::new(),
+            gather: Gather::default(),
+            ticked: false,
+            waited: false,
+            announced: tail.next_epoch,
             unaccepted: Vec::new(),
             events: Vec::new(),
             ticks: 0,
@@ -169,7 +185,7 @@ impl<N: Network> Core<N> {
     /// Makes the engine anew from the journal: at the start, and when it is found out that the journal isn't whole.
     fn rebuild(&mut self) -> Result<(), ConsensusError> {
         // What was handled and not passed on yet comes again.
-        self.steps.clear();
+        self.unsaid.clear();
         let records = self.journal.replay()?;
         let base = records.iter().map(Record::epoch).min().unwrap_or(self.committed).min(self.committed);
         let mut engine = Engine::new(&self.config, base)?;
@@ -203,11 +219,24 @@ impl<N: Network> Core<N> {
     ///
     /// # Errors
     /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
+    #[cfg(feature = "testing")]
     pub fn round(
         &mut self,
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
-        let mut tick = false;
+        let mut told = self.take(inputs)?;
+        told.extend(self.settle()?);
+        Ok(told)
+    }
+
+    /// The first half of a round: handles inputs. What has to be durable first waits for [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
+    pub fn take(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<Vec<ConsensusEvent>, ConsensusError> {
         for input in inputs {
             match input {
                 Input::Frame(event) => {
@@ -225,19 +254,47 @@ impl<N: Network> Core<N> {
                     let news = self.finality.committed(&header);
                     self.tell(news);
                     let step = self.engine.committed(self.committed);
-                    self.steps.push(step);
+                    self.led_to(step);
                 }
-                Input::Tick => tick = true,
+                Input::Tick => self.ticked = true,
             }
         }
-        // Inputs that nothing follows from can wait for those that something does.
-        let speaks = self.steps.iter().any(|step| !step.messages.is_empty());
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Whether anything waits for the disk.
+    #[must_use]
+    pub const fn speaks(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
+    /// Whether more that belongs into the same flush is about to come.
+    #[must_use]
+    pub fn gathers(&self) -> Wait {
+        let enough = (self.config.n - max_faulty(self.config.n)) as usize;
+        if self.unaccepted.len() < GROUP { self.gather.wait(&self.unsaid, enough) } else { Wait::No }
+    }
+
+    /// The second half: makes durable what something follows from, and says it.
+    ///
+    /// # Errors
+    /// Consensus has stopped for good: the journal failed. Nothing that wasn't durable has been said.
+    pub fn settle(&mut self) -> Result<Vec<ConsensusEvent>, ConsensusError> {
+        let tick = std::mem::take(&mut self.ticked);
         let durable_first = self.config.keeps(Protection::JournalBeforeSend);
-        if durable_first && (speaks || tick || self.unaccepted.len() >= GROUP) {
+        // Inputs that nothing follows from can wait for those that something does, but not for ever.
+        let waited = tick && (self.waited || self.records.is_empty());
+        if durable_first && (self.speaks() || waited || self.unaccepted.len() >= GROUP) {
             self.flush()?;
         }
-        for step in std::mem::take(&mut self.steps) {
-            self.output(step);
+        if tick {
+            self.waited = !self.records.is_empty();
+        }
+        if self.records.is_empty() || !durable_first {
+            self.announced = self.committed;
+        }
+        for message in std::mem::take(&mut self.unsaid) {
+            self.post(&message);
         }
         if tick {
             self.on_tick();
@@ -260,6 +317,8 @@ impl<N: Network> Core<N> {
         for event in self.unaccepted.drain(..) {
             event.accept();
         }
+        self.gather.flushed();
+        self.waited = false;
         Ok(())
     }
 
@@ -272,14 +331,17 @@ impl<N: Network> Core<N> {
             && let Some(epoch) = epoch_of(&event.frame)
         {
             self.hear(event.from, epoch, &event.frame);
+            if epoch >= self.emitted {
+                self.gather.heard(event.from);
+            }
             self.records.push(Record::Frame { epoch, from: event.from, frame: event.frame.clone() });
         }
-        self.steps.push(step);
+        self.led_to(step);
         Ok(())
     }
 
     fn hear(&mut self, from: NodeId, epoch: u64, frame: &[u8]) {
-        if let Some(peer) = self.peers.get_mut(&from) {
+        if let Some(peer) = self.peers.get_mut(&from).filter(|_| binds(frame)) {
             peer.hear(epoch, frame_id(frame), tag_of(frame));
         }
     }
@@ -349,7 +411,7 @@ impl<N: Network> Core<N> {
         if step.changed {
             self.records.push(Record::Proposal { epoch, value });
         }
-        self.steps.push(step);
+        self.led_to(step);
         Ok(())
     }
 
@@ -446,15 +508,33 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// Passes on what is durable.
-    fn output(&mut self, step: Step) {
-        for message in step.messages {
+    /// What an input has led to: only messages that [bind](binds) wait until it is durable. What was agreed is
+    /// agreed, whether this guardian remembers why or not.
+    fn led_to(&mut self, step: Step) {
+        let (bound, free) = step.messages.into_iter().partition(|message| binds(&message.frame));
+        let bound: Vec<Outgoing> = bound;
+        self.unsaid.extend(bound);
+        if step.wants_proposal.is_some() {
+            self.gather.asked();
+        }
+        self.output(Step { messages: free, ..step });
+    }
+
+    fn post(&mut self, message: &Outgoing) {
+        if binds(&message.frame) {
             self.speech.say(message.epoch, &message.frame);
-            for (id, peer) in &mut self.peers {
-                if message.target == Target::All || message.target == Target::Node(*id) {
-                    peer.outbox.push(message.epoch, message.frame.clone());
-                }
+        }
+        for (id, peer) in &mut self.peers {
+            if message.target == Target::All || message.target == Target::Node(*id) {
+                peer.outbox.push(message.epoch, message.frame.clone());
             }
+        }
+    }
+
+    /// Passes on what is durable, or need not be.
+    fn output(&mut self, step: Step) {
+        for message in &step.messages {
+            self.post(message);
         }
         for (node, kind) in step.faults {
             self.fault(node, kind);
@@ -497,68 +577,5 @@ impl<N: Network> Core<N> {
             self.network.send(peer, CHANNEL_HISTORY_REQUEST, request.encode());
         }
         Ok(())
-    }
-
-    /// Forgets epochs that nobody needs this guardian for: n - f have signed them (so that f + 1 honest ones give them to the
-    /// others as history), and all have them, or 2f + 1 have and they are old. Never one that isn't committed: until then
-    /// its inputs are what keeps this guardian from contradicting itself after a crash.
-    fn prune(&mut self) -> io::Result<()> {
-        let mut next: Vec<u64> = self.peers.values().map(|peer| peer.outbox.next().unwrap_or(0)).collect();
-        next.push(self.committed);
-        next.sort_unstable_by(|a, b| b.cmp(a));
-        let all = next.last().copied().unwrap_or(0);
-        let enough = next.get(2 * max_faulty(self.config.n) as usize).copied().unwrap_or(0);
-        let below = all
-            .max(enough.min(self.committed.saturating_sub(KEEP)))
-            .min(self.finality.last_complete().map_or(0, |epoch| epoch.saturating_add(1)))
-            .max(self.committed.saturating_sub(KEEP_MOST))
-            .min(self.committed);
-        if below > self.engine.base() {
-            self.engine.prune(below);
-            self.journal.truncate(below)?;
-            self.speech.forget(below);
-            self.peers.values_mut().for_each(|peer| peer.forget(below));
-        }
-        Ok(())
-    }
-
-    /// Tells every connected peer where this guardian is and what it has signed, then what the engine says.
-    fn say(&mut self) {
-        for (id, connects) in self.network.connections() {
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
-            if peer.told != Some((self.committed, connects)) {
-                let signed: Vec<_> = match peer.told {
-                    Some((before, connection)) if connection == connects => {
-                        (before..self.committed).filter_map(|e| self.finality.own_signature(e)).collect()
-                    }
-                    _ => self.finality.own_signatures(),
-                };
-                let statements = signed.into_iter().map(Statement::Signed);
-                let mut all = statements.chain([Statement::Next(self.committed)]);
-                if all.all(|said| self.network.send(id, CHANNEL_CONSENSUS, said.encode())) {
-                    peer.told = Some((self.committed, connects));
-                }
-            }
-            if self.speech.is_settled() && peer.told == Some((self.committed, connects)) {
-                peer.outbox.flush(&self.network, id, self.config.window);
-            }
-        }
-    }
-
-    fn publish(&self) {
-        let mut status = lock(&self.status);
-        status.next_epoch = self.committed;
-        status.next_output = self.emitted;
-        status.speaks_from = if self.speech.is_settled() { self.speaks_from } else { u64::MAX };
-        status.catching_up = self.catchup.active();
-        status.last_final = self.finality.last_final();
-        status.diverged = self.finality.diverged();
-        for (id, peer) in &self.peers {
-            let shown = status.peers.entry(*id).or_default();
-            shown.next_epoch = peer.outbox.next();
-            if let Some(faults) = self.faults.get(id) {
-                shown.faults.clone_from(faults);
-            }
-        }
     }
 }

@@ -15,6 +15,7 @@ pub mod core;
 #[cfg(not(feature = "testing"))]
 mod core;
 mod finality;
+mod gather;
 mod history;
 mod network;
 mod outbox;

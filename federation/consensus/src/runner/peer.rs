@@ -12,8 +12,8 @@ pub(super) struct Peer {
     pub outbox: Outbox,
     /// Its frames that this guardian acted on, by epoch.
     heard: BTreeMap<u64, Vec<(FrameId, Tag)>>,
-    /// What it was last told, and over which connection.
-    pub told: Option<(u64, u64)>,
+    /// What it was last told (up to which epoch this guardian has signed, and which it needs next), and over which connection.
+    pub told: Option<(u64, u64, u64)>,
     /// Over which connection it was asked what it has heard.
     pub asked: Option<u64>,
     /// At which tick it was answered that question last.
