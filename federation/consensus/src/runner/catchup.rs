@@ -59,6 +59,7 @@ impl Catchup {
         !self.asked.is_empty() || !self.proven.is_empty()
     }
 
+    #[cfg(feature = "testing")]
     pub fn size(&self) -> usize {
         self.proven.len()
     }

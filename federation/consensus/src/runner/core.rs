@@ -62,6 +62,7 @@ pub enum Input {
 
 /// How much the core holds, for tests of its bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg(feature = "testing")]
 pub struct Sizes {
     /// Bytes of frames kept for peers.
     pub outbox_bytes: usize,
@@ -172,6 +173,7 @@ impl<N: Network> Core<N> {
 
     /// How much is held.
     #[must_use]
+    #[cfg(feature = "testing")]
     pub fn sizes(&self) -> Sizes {
         Sizes {
             outbox_bytes: self.peers.values().map(|peer| peer.outbox.bytes()).sum(),

@@ -75,6 +75,7 @@ impl Finality {
         self.diverged
     }
 
+    #[cfg(feature = "testing")]
     pub fn size(&self) -> usize {
         self.claims.values().map(BTreeMap::len).sum()
     }

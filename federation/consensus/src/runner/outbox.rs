@@ -32,6 +32,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    #[cfg(feature = "testing")]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -34,6 +34,7 @@ impl Peer {
         Heard { base, last_final, frames: frames.collect() }
     }
 
+    #[cfg(feature = "testing")]
     pub fn remembered(&self) -> usize {
         self.heard.values().map(Vec::len).sum()
     }

@@ -37,6 +37,7 @@ impl Speech {
         self.settled
     }
 
+    #[cfg(feature = "testing")]
     pub fn size(&self) -> usize {
         self.said.values().map(BTreeSet::len).sum()
     }

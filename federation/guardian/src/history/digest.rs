@@ -162,34 +162,6 @@ mod tests {
         epochs(vec![(0..3000).map(write).collect(), (0..1000).map(|n| write(3 * n + 1)).collect()]).await;
     }
 
-    /// Not a test: `cargo test --release … measure_a_changed_key -- --ignored --nocapture` prints the cost.
-    #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "a measurement"]
-    async fn measure_a_changed_key() {
-        let folder = std::env::temp_dir().join(format!("digest-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let url = format!("sqlite://{}", folder.join("db").display());
-        for (name, db) in
-            [("memory", federation_store::memory()), ("SQLite", federation_store::open(&url).await.unwrap())]
-        {
-            for count in [20u32, 1000, 10_000] {
-                let mut batch = WriteBatch::new(Arc::clone(&db));
-                for n in 0..count {
-                    let key = [
-                        vec![1, 0, 1],
-                        federation_core::encoding::tagged_hash("k", &[&n.to_be_bytes()]).to_vec(),
-                    ];
-                    batch.put(key.concat(), vec![7; 48]);
-                }
-                let begin = std::time::Instant::now();
-                update(&mut batch).await.unwrap();
-                let took = begin.elapsed();
-                println!("{name}: {count} changed keys: {took:?}, {:?} each", took / count);
-            }
-        }
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
     #[tokio::test]
     async fn a_database_without_sums_is_refused() {
         let db = federation_store::memory();
