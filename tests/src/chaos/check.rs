@@ -147,21 +147,25 @@ async fn ask(http: &reqwest::Client, url: &str, txid: TxId) -> Result<Option<Tra
     }
 }
 
-/// One transaction: what was said of it against what all guardians say now.
+/// One transaction: what was said of it against what all guardians say now. A rejection is no part of the state: a guardian that
+/// got its state as a snapshot doesn't know it, and all forget it in the end.
 fn judge(txid: TxId, said: &Said, now: &[Option<TransactionStatus>], summary: &mut Summary) {
-    let (mut accepted, mut rejected, mut open) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let (mut accepted, mut rejected) = (BTreeSet::new(), BTreeSet::new());
+    let (mut proposed, mut unknown) = (false, false);
     for status in now {
         match status {
             Some(TransactionStatus::Accepted { epoch }) => _ = accepted.insert(*epoch),
             Some(TransactionStatus::Rejected { code, .. }) => _ = rejected.insert(code.clone()),
-            Some(TransactionStatus::Proposed) | None => open += 1,
+            Some(TransactionStatus::Proposed) => proposed = true,
+            None => unknown = true,
         }
     }
     let promised = !said.proposed.is_empty() || !said.accepted.is_empty() || !said.rejected.is_empty();
     let decisions = accepted.len() + rejected.len();
-    if decisions == 0 && promised {
+    let forgotten = !said.rejected.is_empty() && said.accepted.is_empty() && !proposed;
+    if decisions == 0 && promised && !forgotten {
         summary.lost(format!("{txid}: {said:?}, now {now:?}"));
-    } else if decisions > 1 || (decisions == 1 && open > 0) {
+    } else if decisions > 1 || (decisions == 1 && proposed) || (!accepted.is_empty() && unknown) {
         summary.fork(format!("{txid}: {said:?}, now {now:?}"));
     } else if !said.accepted.is_subset(&accepted) {
         summary.lost(format!("{txid} was accepted: {said:?}, now {now:?}"));
@@ -195,6 +199,11 @@ mod tests {
         assert_eq!(found(&wiped, &[None, None]), (0, 0));
         assert_eq!(found(&proposed, &[None, None]), (1, 0));
         assert_eq!(found(&proposed, &[open(), open()]), (1, 0));
+        let was_rejected = Said { rejected: BTreeSet::from(["c".to_owned()]), ..Said::default() };
+        assert_eq!(found(&was_rejected, &[rejected(), None]), (0, 0));
+        assert_eq!(found(&was_rejected, &[None, None]), (0, 0));
+        assert_eq!(found(&was_rejected, &[open(), None]), (1, 0));
+        assert_eq!(found(&was_rejected, &[rejected(), open()]), (0, 1));
         assert_eq!(found(&was_accepted, &[accepted(8), accepted(8)]), (1, 0));
         assert_eq!(found(&was_accepted, &[rejected(), rejected()]), (1, 0));
         assert_eq!(found(&was_accepted, &[accepted(7), accepted(8)]), (0, 1));
