@@ -262,7 +262,8 @@ impl<K: TableKey, V: BorshSerialize + BorshDeserialize> Table<K, V> {
         Self { tag, name, types: PhantomData }
     }
 
-    fn key(&self, key: &K) -> Vec<u8> {
+    /// The stored key of an entry, within the table's namespace.
+    pub fn key(&self, key: &K) -> Vec<u8> {
         let mut out = vec![self.tag];
         key.write(&mut out);
         out

@@ -137,6 +137,17 @@ pub trait ServerModule: Send + Sync + 'static {
     /// at submission.
     fn prepare(&self, inputs: &[(XOnlyPublicKey, Self::Input)]) -> Vec<Result<Self::Prepared, ModuleError>>;
 
+    /// Keys that taking this input reads, as far as they are known beforehand: those of all of an epoch's transactions are
+    /// read with one query. No more than a hint.
+    fn input_reads(&self, _key: &XOnlyPublicKey, _input: &Self::Input) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    /// The same for taking on an output.
+    fn output_reads(&self, _output: &Self::Output) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
     /// Takes the money of an input, once for ever.
     async fn apply_input(
         &self,
@@ -159,7 +170,8 @@ pub trait ServerModule: Send + Sync + 'static {
     /// After the last transaction of the epoch.
     async fn end_epoch(&self, db: &mut Namespaced<'_>, epoch: Epoch) -> Result<(), DbError>;
 
-    /// After the epoch's commit: wake tasks, broadcast what became final. Never blocks for long.
+    /// After the commit of this epoch, and maybe of others before it that come without a call of their own: wake tasks,
+    /// broadcast what became final. Never blocks for long.
     async fn committed(&self, _db: &dyn Reader, _epoch: Epoch) -> Result<(), DbError> {
         Ok(())
     }
@@ -182,7 +194,7 @@ pub trait ServerModule: Send + Sync + 'static {
     }
 }
 
-/// What [`ServerModule::prepare`] found out, without its type.
+/// An input with what [`ServerModule::prepare`] found out, or an output that was read; without its type.
 pub type AnyPrepared = Arc<dyn Any + Send + Sync>;
 
 /// An outcome as bytes for clients of this project and as JSON for everybody.
@@ -207,6 +219,10 @@ pub trait DynModule: Send + Sync {
         item: &[u8],
     ) -> Result<(), ModuleError>;
     fn prepare(&self, inputs: &[&Input]) -> Vec<Result<AnyPrepared, ModuleError>>;
+    /// Decodes an output: CPU-heavy where there are curve points in it, called on the pool.
+    fn read_output(&self, output: &Output) -> Result<AnyPrepared, ModuleError>;
+    fn input_reads(&self, input: &Input, prepared: &AnyPrepared) -> Vec<Vec<u8>>;
+    fn output_reads(&self, output: &AnyPrepared) -> Vec<Vec<u8>>;
     async fn apply_input(
         &self,
         db: &mut Namespaced<'_>,
@@ -219,7 +235,7 @@ pub trait DynModule: Send + Sync {
         db: &mut Namespaced<'_>,
         epoch: Epoch,
         point: OutPoint,
-        output: &Output,
+        output: &AnyPrepared,
     ) -> Result<Value, ModuleError>;
     async fn end_epoch(&self, db: &mut Namespaced<'_>, epoch: Epoch) -> Result<(), DbError>;
     async fn committed(&self, db: &dyn Reader, epoch: Epoch) -> Result<(), DbError>;
@@ -250,6 +266,11 @@ struct Erased<M>(Arc<M>);
 struct Decoded<M: ServerModule> {
     input: M::Input,
     prepared: M::Prepared,
+}
+
+/// The types of something that came back. Another module's can't: the guardian keeps them apart.
+fn known<T: 'static>(prepared: &AnyPrepared) -> Result<&T, ModuleError> {
+    prepared.downcast_ref().ok_or_else(|| ModuleError::refused("malformed", "prepared by another module"))
 }
 
 fn read<T: BorshDeserialize>(bytes: &[u8], limit: usize) -> Result<T, ModuleError> {
@@ -300,6 +321,18 @@ impl<M: ServerModule> DynModule for Erased<M> {
         results
     }
 
+    fn read_output(&self, output: &Output) -> Result<AnyPrepared, ModuleError> {
+        Ok(Arc::new(read::<M::Output>(&output.body, MAX_BODY)?))
+    }
+
+    fn input_reads(&self, input: &Input, prepared: &AnyPrepared) -> Vec<Vec<u8>> {
+        known::<Decoded<M>>(prepared).map_or(Vec::new(), |known| self.0.input_reads(&input.key, &known.input))
+    }
+
+    fn output_reads(&self, output: &AnyPrepared) -> Vec<Vec<u8>> {
+        known(output).map_or(Vec::new(), |output| self.0.output_reads(output))
+    }
+
     async fn apply_input(
         &self,
         db: &mut Namespaced<'_>,
@@ -307,9 +340,7 @@ impl<M: ServerModule> DynModule for Erased<M> {
         input: &Input,
         prepared: &AnyPrepared,
     ) -> Result<Value, ModuleError> {
-        let decoded = prepared
-            .downcast_ref::<Decoded<M>>()
-            .ok_or_else(|| ModuleError::refused("malformed", "prepared by another module"))?;
+        let decoded: &Decoded<M> = known(prepared)?;
         self.0.apply_input(db, epoch, input.key, &decoded.input, &decoded.prepared).await
     }
 
@@ -318,10 +349,9 @@ impl<M: ServerModule> DynModule for Erased<M> {
         db: &mut Namespaced<'_>,
         epoch: Epoch,
         point: OutPoint,
-        output: &Output,
+        output: &AnyPrepared,
     ) -> Result<Value, ModuleError> {
-        let output = read::<M::Output>(&output.body, MAX_BODY)?;
-        self.0.apply_output(db, epoch, point, &output).await
+        self.0.apply_output(db, epoch, point, known(output)?).await
     }
 
     async fn end_epoch(&self, db: &mut Namespaced<'_>, epoch: Epoch) -> Result<(), DbError> {

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
+use crate::epoch::arrivals::Arrivals;
 use crate::epoch::contribution::MAX_CONTRIBUTION;
 use crate::epoch::faults::FaultLog;
 use crate::epoch::main_loop::MainLoop;
@@ -103,7 +104,7 @@ pub(crate) async fn federation(
         _tasks: tasks,
     });
     tracing::info!(%federation, epoch = next, "guardian {} of '{}' runs", result.me, result.config.name);
-    Ok((Arc::clone(&running), MainLoop { running, events, work }))
+    Ok((Arc::clone(&running), MainLoop { running, arrivals: Arrivals::new(events), work }))
 }
 
 fn wrong(reason: impl ToString) -> GuardianError {

@@ -119,6 +119,16 @@ pub fn agreed_reader(db: Arc<dyn Reader>) -> NamespacedReader {
     NamespacedReader::new(db, vec![AGREED])
 }
 
+/// The whole key of an entry of a module's part.
+pub fn module_key(module: ModuleId, key: &[u8]) -> Vec<u8> {
+    [module_prefix(MODULE, module).as_slice(), key].concat()
+}
+
+/// The whole key of a transaction.
+pub fn transaction_key(txid: &TxId) -> Vec<u8> {
+    [&[AGREED], TRANSACTIONS.key(txid).as_slice()].concat()
+}
+
 /// A module's part, for writing.
 pub fn module(db: &mut dyn Writer, module: ModuleId) -> Namespaced<'_> {
     Namespaced::new(db, module_prefix(MODULE, module))

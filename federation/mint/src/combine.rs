@@ -8,8 +8,10 @@ use federation_tbs::{
 
 use crate::{Denomination, MintConfig, PointBytes, parallel};
 
-/// Fewer outputs than this are not worth a thread.
-const MIN_PIECE: usize = 16;
+/// Fewer outputs than this are not worth a thread: to decode and combine their shares, and to check what comes out, which
+/// takes a pairing a denomination in each piece.
+const DECODE_PIECE: usize = 3;
+const CHECK_PIECE: usize = 24;
 
 /// A partial signature, decoded or not yet.
 #[derive(Clone)]
@@ -39,58 +41,73 @@ pub(crate) struct Combined {
 /// Combines and checks, in order. The result is a function of its arguments alone: of more shares than are needed those of
 /// the lowest guardians are used, so that all guardians find the same ones wrong.
 pub(crate) fn combine_all(config: &MintConfig, jobs: Vec<Job>) -> Vec<Combined> {
-    parallel::map_pieces(jobs, MIN_PIECE, |piece| combine_piece(config, piece))
-}
-
-/// One try at an output.
-struct Attempt {
-    place: usize,
-    job: Job,
-    used: BTreeMap<u16, BlindedSignatureShare>,
-    signature: Option<BlindedSignature>,
-}
-
-fn combine_piece(config: &MintConfig, jobs: Vec<Job>) -> Vec<Combined> {
     let mut results: Vec<Combined> = jobs.iter().map(|_| Combined::default()).collect();
     let mut open: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
     // Each round but the last takes at least one share away from each output that is still open.
     while !open.is_empty() {
-        let attempts: Vec<Attempt> = open
-            .drain(..)
-            .filter_map(|(place, job)| attempt(config, place, job, &mut results.get_mut(place)?.bad))
-            .collect();
-        let checks: Vec<_> = attempts
-            .iter()
-            .filter_map(|a| {
-                let key = &config.keys(a.job.denomination)?.public;
-                Some((a.job.blinded.clone(), a.signature.clone()?, key.clone()))
-            })
-            .collect();
-        let mut valid = verify_blinded_batch(&checks).into_iter();
-        for mut attempt in attempts {
-            let Some(result) = results.get_mut(attempt.place) else { continue };
-            if attempt.signature.is_some() && valid.next() == Some(true) {
-                result.signature = attempt.signature;
-                continue;
-            }
-            let guilty = guilty(config, &attempt);
-            // (A wrong result of right shares would be a wrong configuration: left pending.)
-            if !guilty.is_empty() {
-                attempt.job.shares.retain(|guardian, _| !guilty.contains(guardian));
-                result.bad.extend(guilty);
-                open.push((attempt.place, attempt.job));
+        let attempts = parallel::map_pieces(std::mem::take(&mut open), DECODE_PIECE, |piece| {
+            piece.into_iter().map(|(place, job)| (place, attempt(config, job))).collect()
+        });
+        let mut checking = Vec::with_capacity(attempts.len());
+        for (place, (attempt, undecodable)) in attempts {
+            let Some(result) = results.get_mut(place) else { continue };
+            result.bad.extend(undecodable);
+            checking.extend(attempt.map(|attempt| (place, attempt)));
+        }
+        let checked = parallel::map_pieces(checking, CHECK_PIECE, |piece| check(config, piece));
+        for (place, attempt, guilty) in checked {
+            let Some(result) = results.get_mut(place) else { continue };
+            match guilty {
+                None => result.signature = attempt.signature,
+                // (A wrong result of right shares would be a wrong configuration: left pending.)
+                Some(guilty) if guilty.is_empty() => {}
+                Some(guilty) => {
+                    let mut job = attempt.job;
+                    job.shares.retain(|guardian, _| !guilty.contains(guardian));
+                    result.bad.extend(guilty);
+                    open.push((place, job));
+                }
             }
         }
     }
     results
 }
 
-/// Takes the first T shares that decode; `None` if there are not as many.
-fn attempt(config: &MintConfig, place: usize, mut job: Job, bad: &mut Vec<u16>) -> Option<Attempt> {
-    config.keys(job.denomination)?;
+/// One try at an output.
+struct Attempt {
+    job: Job,
+    used: BTreeMap<u16, BlindedSignatureShare>,
+    signature: Option<BlindedSignature>,
+}
+
+/// Checks what was combined. Where it is wrong, it comes with the guardians whose shares were.
+fn check(config: &MintConfig, attempts: Vec<(usize, Attempt)>) -> Vec<(usize, Attempt, Option<Vec<u16>>)> {
+    let checks: Vec<_> = attempts
+        .iter()
+        .filter_map(|(_, attempt)| {
+            let key = &config.keys(attempt.job.denomination)?.public;
+            Some((attempt.job.blinded.clone(), attempt.signature.clone()?, key.clone()))
+        })
+        .collect();
+    let mut valid = verify_blinded_batch(&checks).into_iter();
+    attempts
+        .into_iter()
+        .map(|(place, attempt)| {
+            let right = attempt.signature.is_some() && valid.next() == Some(true);
+            let guilty = (!right).then(|| guilty(config, &attempt));
+            (place, attempt, guilty)
+        })
+        .collect()
+}
+
+/// Takes the first T shares that decode, if there are as many; and names the guardians of those that don't.
+fn attempt(config: &MintConfig, mut job: Job) -> (Option<Attempt>, Vec<u16>) {
+    let mut undecodable = Vec::new();
+    if config.keys(job.denomination).is_none() {
+        return (None, undecodable);
+    }
     let threshold = usize::from(config.threshold);
     let mut used = BTreeMap::new();
-    let mut undecodable = Vec::new();
     for (guardian, share) in &mut job.shares {
         if used.len() == threshold {
             break;
@@ -108,12 +125,12 @@ fn attempt(config: &MintConfig, place: usize, mut job: Job, bad: &mut Vec<u16>) 
         }
     }
     job.shares.retain(|guardian, _| !undecodable.contains(guardian));
-    bad.extend(undecodable);
     // Shares that cancel out combine to an error: at least one is wrong.
-    (used.len() == threshold).then(|| {
+    let attempt = (used.len() == threshold).then(|| {
         let signature = combine(&used, threshold).ok();
-        Attempt { place, job, used, signature }
-    })
+        Attempt { job, used, signature }
+    });
+    (attempt, undecodable)
 }
 
 fn guilty(config: &MintConfig, attempt: &Attempt) -> Vec<u16> {

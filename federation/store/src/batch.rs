@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader, Writer};
@@ -12,25 +12,31 @@ use crate::range;
 /// What a key had in the batch before a write; `None`: nothing, the committed value shone through.
 type Before = Option<Option<Vec<u8>>>;
 
-/// A key that a batch writes, with what is committed and what will be. `None`: there is no such key.
+/// A key that a batch writes, with what was there before and what will be. `None`: there is no such key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
     /// The key.
     pub key: Vec<u8>,
-    /// The committed value.
+    /// The committed value, or that of the last [stage](WriteBatch::next_stage).
     pub before: Option<Vec<u8>>,
-    /// The value after the commit; it differs.
+    /// The value now; it differs.
     pub after: Option<Vec<u8>>,
 }
 
 /// An overlay over a database: later reads see its writes, the disk sees them with [`commit`](Self::commit).
 ///
 /// Savepoints nest. A refused transaction is rolled back to the savepoint before it and leaves no trace; none of it
-/// costs any SQL.
+/// costs any SQL. What was read once, or [ahead](Self::prefetch), costs no second query: whoever has a batch is the only
+/// writer, until the commit, of what it reads.
+///
+/// Several epochs may share one commit: each is a [stage](Self::next_stage) of its own.
 pub struct WriteBatch {
     base: Arc<dyn Database>,
-    /// What was read ahead of the committed state.
-    ahead: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What was read of the committed state.
+    read: Mutex<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// The writes of earlier stages.
+    staged: Changes,
+    /// The writes of this one.
     changes: Changes,
     /// What to put back on a rollback, oldest first; kept only while there is a savepoint.
     undo: Vec<(Vec<u8>, Before)>,
@@ -43,27 +49,47 @@ impl WriteBatch {
     pub fn new(base: Arc<dyn Database>) -> Self {
         Self {
             base,
-            ahead: HashMap::new(),
+            read: Mutex::default(),
+            staged: BTreeMap::new(),
             changes: BTreeMap::new(),
             undo: Vec::new(),
             savepoints: Vec::new(),
         }
     }
 
-    /// Reads these keys with one query, so that later reads of them cost none. Whoever has a batch is the only writer of
-    /// what it reads ahead until the commit.
+    fn read(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Option<Vec<u8>>>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads those of these keys that aren't known with one query, so that later reads of them cost none.
     ///
     /// # Errors
     /// Whatever the engine says.
-    pub async fn prefetch(&mut self, keys: Vec<Vec<u8>>) -> Result<(), DbError> {
+    pub async fn prefetch(&self, mut keys: Vec<Vec<u8>>) -> Result<(), DbError> {
+        keys.retain(|key| self.known(key).is_none());
+        if keys.is_empty() {
+            return Ok(());
+        }
         let values = self.base.get_many(&keys).await?;
-        self.ahead.extend(keys.into_iter().zip(values));
+        self.read().extend(keys.into_iter().zip(values));
         Ok(())
     }
 
     /// What is known of a key without a query.
-    fn known(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
-        self.changes.get(key).or_else(|| self.ahead.get(key))
+    fn known(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.changes.get(key).cloned().or_else(|| self.known_before(key))
+    }
+
+    /// What is known without a query of a key as it was before this stage.
+    fn known_before(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.staged.get(key).cloned().or_else(|| self.read().get(key).cloned())
+    }
+
+    /// Ends an epoch's writes and begins the next one's; they are committed together. All savepoints are released.
+    pub fn next_stage(&mut self) {
+        self.savepoints.clear();
+        self.undo.clear();
+        self.staged.append(&mut self.changes);
     }
 
     /// Opens a savepoint, inside the ones that are open.
@@ -71,7 +97,7 @@ impl WriteBatch {
         self.savepoints.push(self.undo.len());
     }
 
-    /// Undoes all writes since the innermost savepoint and closes it. Without a savepoint: undoes everything.
+    /// Undoes all writes since the innermost savepoint and closes it. Without a savepoint: all of this stage.
     pub fn rollback(&mut self) {
         let Some(mark) = self.savepoints.pop() else {
             self.changes.clear();
@@ -95,36 +121,29 @@ impl WriteBatch {
 
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.staged.is_empty() && self.changes.is_empty()
     }
 
-    /// The writes so far, in order of keys.
+    /// This stage's writes so far, in order of keys.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// The writes so far that make a difference, of keys that `wanted` picks, in order of keys: what a digest of the
-    /// state is brought up to date with. At most one query.
+    /// This stage's writes so far that make a difference, of keys that `wanted` picks, in order of keys: what a digest of
+    /// the state is brought up to date with. At most one query.
     ///
     /// # Errors
     /// Whatever the engine says.
     pub async fn replaced(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Replaced>, DbError> {
         let changes: Vec<_> = self.changes.iter().filter(|(key, _)| wanted(key)).collect();
-        let unknown: Vec<_> = changes
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|key| !self.ahead.contains_key(*key))
-            .cloned()
-            .collect();
+        let unknown = changes.iter().map(|(key, _)| *key).filter(|key| self.known_before(key).is_none());
+        let unknown: Vec<_> = unknown.cloned().collect();
         let found = if unknown.is_empty() { Vec::new() } else { self.base.get_many(&unknown).await? };
         let mut found = found.into_iter();
         Ok(changes
             .into_iter()
             .map(|(key, after)| {
-                let before = match self.ahead.get(key) {
-                    Some(before) => before.clone(),
-                    None => found.next().flatten(),
-                };
+                let before = self.known_before(key).unwrap_or_else(|| found.next().flatten());
                 Replaced { key: key.clone(), before, after: after.clone() }
             })
             .filter(|replaced| replaced.before != replaced.after)
@@ -132,8 +151,9 @@ impl WriteBatch {
     }
 
     /// The writes, to be committed by the caller.
-    pub fn into_changes(self) -> Changes {
-        self.changes
+    pub fn into_changes(mut self) -> Changes {
+        self.next_stage();
+        self.staged
     }
 
     /// Makes all writes, or none, durable.
@@ -141,10 +161,9 @@ impl WriteBatch {
     /// # Errors
     /// Whatever the engine says; the process should then stop and start again from the committed state.
     pub async fn commit(self) -> Result<(), DbError> {
-        if self.changes.is_empty() {
-            return Ok(());
-        }
-        self.base.commit(self.changes).await
+        let base = Arc::clone(&self.base);
+        let changes = self.into_changes();
+        if changes.is_empty() { Ok(()) } else { base.commit(changes).await }
     }
 
     fn set(&mut self, key: Vec<u8>, change: Option<Vec<u8>>) {
@@ -160,23 +179,17 @@ impl WriteBatch {
 #[async_trait]
 impl Reader for WriteBatch {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        match self.known(key) {
-            Some(value) => Ok(value.clone()),
-            None => self.base.get(key).await,
+        if let Some(value) = self.known(key) {
+            return Ok(value);
         }
+        let value = self.base.get(key).await?;
+        self.read().insert(key.to_vec(), value.clone());
+        Ok(value)
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        let unknown: Vec<_> = keys.iter().filter(|key| self.known(key).is_none()).cloned().collect();
-        let found = if unknown.is_empty() { Vec::new() } else { self.base.get_many(&unknown).await? };
-        let mut found = found.into_iter();
-        Ok(keys
-            .iter()
-            .map(|key| match self.known(key) {
-                Some(value) => value.clone(),
-                None => found.next().flatten(),
-            })
-            .collect())
+        self.prefetch(keys.to_vec()).await?;
+        Ok(keys.iter().map(|key| self.known(key).flatten()).collect())
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
@@ -209,15 +222,15 @@ impl WriteBatch {
     ) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let lower = range::lower(prefix, after);
         let mut merged: BTreeMap<_, _> = page.into_iter().collect();
-        let own =
-            self.changes.range::<[u8], _>((Bound::Included(lower.as_slice()), Bound::Unbounded)).take_while(
-                |(key, _)| key.starts_with(prefix) && horizon.is_none_or(|horizon| key.as_slice() <= horizon),
-            );
-        for (key, change) in own {
-            match change {
-                Some(value) => merged.insert(key.clone(), value.clone()),
-                None => merged.remove(key),
-            };
+        let within = |key: &[u8]| key.starts_with(prefix) && horizon.is_none_or(|horizon| key <= horizon);
+        for writes in [&self.staged, &self.changes] {
+            let own = writes.range::<[u8], _>((Bound::Included(lower.as_slice()), Bound::Unbounded));
+            for (key, change) in own.take_while(|(key, _)| within(key)) {
+                match change {
+                    Some(value) => merged.insert(key.clone(), value.clone()),
+                    None => merged.remove(key),
+                };
+            }
         }
         merged
     }

@@ -155,10 +155,14 @@ async fn get_many(
     keys: &[Vec<u8>],
 ) -> Result<Vec<Option<Vec<u8>>>, DbError> {
     let mut found: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-    for piece in pieces(keys) {
-        let marks = vec!["?"; piece.len()].join(",");
+    for piece in keys.chunks(ROWS) {
+        // The last key fills up to a size that is prepared.
+        let size = piece.len().next_power_of_two();
+        let fill = piece.last().into_iter().cycle().take(size - piece.len());
+        let marks = vec!["?"; size].join(",");
         let sql = format!("SELECT key, value FROM kv WHERE key IN ({marks})");
-        let query = piece.iter().fold(sqlx::query_as::<_, Pair>(&sql), |query, key| query.bind(key));
+        let query = sqlx::query_as::<_, Pair>(&sql);
+        let query = piece.iter().chain(fill).fold(query, |query, key| query.bind(key));
         found.extend(query.fetch_all(&mut *connection).await.map_err(engine)?);
     }
     // A key may be asked for twice.
@@ -200,7 +204,10 @@ impl Reader for Sqlite {
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        // One transaction, so that all pieces see the same commit.
+        if keys.len() <= ROWS {
+            return get_many(&mut *self.readers.acquire().await.map_err(engine)?, keys).await;
+        }
+        // One transaction, so that all statements see the same commit.
         let mut tx = self.readers.begin().await.map_err(engine)?;
         let values = get_many(&mut tx, keys).await?;
         tx.commit().await.map_err(engine)?;

@@ -4,7 +4,6 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Txid, block::Header};
 use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::encoding::bitcoin_bytes;
-use federation_tbs::SignatureShare;
 use serde::{Deserialize, Serialize};
 
 use crate::proof::TxProof;
@@ -48,7 +47,11 @@ pub struct Quote {
     pub valid_until_height: u32,
 }
 
+/// A [`federation_tbs::SignatureShare`] as its bytes, not yet looked at: decoding one is curve arithmetic.
+pub type ShareBytes = [u8; 48];
+
 /// What a guardian says.
+#[allow(clippy::large_enum_variant, reason = "there are few of them at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Item {
     /// A vote for blocks that are deep enough in this guardian's chain: consecutive ones.
@@ -65,7 +68,7 @@ pub enum Item {
         /// The epoch.
         epoch: u64,
         /// The share of the signature.
-        share: SignatureShare,
+        share: ShareBytes,
     },
     /// A guardian's signatures of a withdrawal transaction, in the order of its inputs, each SIGHASH_ALL.
     Signatures {

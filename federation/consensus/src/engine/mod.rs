@@ -17,7 +17,7 @@ mod step;
 mod subset;
 mod voice;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -130,6 +130,8 @@ pub struct Engine {
     silent_through: Option<u64>,
     /// The last epoch that a proposal was asked for.
     asked: Option<u64>,
+    /// Epochs that a peer has said it opens, and none of whose proposals may have come yet.
+    hinted: BTreeSet<u64>,
     epochs: BTreeMap<u64, Subset>,
 }
 
@@ -163,6 +165,7 @@ impl Engine {
             next_commit: epoch,
             silent_through: None,
             asked: None,
+            hinted: BTreeSet::new(),
             epochs: BTreeMap::new(),
         })
     }
@@ -206,6 +209,22 @@ impl Engine {
             self.subset(epoch).propose(value, &mut step);
         }
         Ok(self.finish(step))
+    }
+
+    /// Whether a proposal was asked for, or made, in `epoch`: somebody has opened it.
+    #[must_use]
+    pub fn is_open(&self, epoch: u64) -> bool {
+        self.asked.is_some_and(|asked| asked >= epoch)
+            || self.hinted.contains(&epoch)
+            || self.epochs.get(&epoch).is_some_and(Subset::opened)
+    }
+
+    /// A peer is about to open `epoch`: its proposal will follow. Nothing is lost by believing it.
+    pub fn opens(&mut self, epoch: u64) -> Step {
+        if epoch >= self.next_output && self.in_window(epoch) {
+            self.hinted.insert(epoch);
+        }
+        self.finish(Step::default())
     }
 
     /// Handles a peer's frame.
@@ -288,7 +307,8 @@ impl Engine {
             step.messages.retain(|message| !silent(message.epoch));
         }
         let next = self.next_output;
-        let opened = self.epochs.get(&next).is_some_and(Subset::opened);
+        self.hinted = self.hinted.split_off(&next);
+        let opened = self.hinted.contains(&next) || self.epochs.get(&next).is_some_and(Subset::opened);
         if next == self.next_commit && opened && !self.proposed(next) && self.asked != Some(next) {
             self.asked = Some(next);
             step.wants_proposal = Some(next);

@@ -30,7 +30,7 @@ use crate::{Batch, NodeId, max_faulty};
 /// Inputs that may wait for a flush of the journal.
 const GROUP: usize = 512;
 /// Epochs handed to the main loop and not committed yet, while catching up.
-const AHEAD: u64 = 32;
+const AHEAD: u64 = 64;
 /// Past epochs that still answer when every peer may not have them, but enough have.
 const KEEP: u64 = 16;
 /// Past epochs that still answer at all.
@@ -356,6 +356,10 @@ impl<N: Network> Core<N> {
             Ok(Statement::Next(epoch)) => {
                 peer.outbox.announce(epoch, self.network.connections().get(&from).copied());
             }
+            Ok(Statement::Opens(epoch)) => {
+                let step = self.engine.opens(epoch);
+                self.led_to(step);
+            }
             Ok(Statement::Signed(signed)) => {
                 let news = self.finality.said(from, &signed);
                 self.tell(news);
@@ -409,12 +413,24 @@ impl<N: Network> Core<N> {
             self.waiting = Some((epoch, value));
             return Ok(());
         }
+        let first = !self.engine.is_open(epoch);
         let step = self.engine.propose(epoch, &value)?;
         if step.changed {
+            if first {
+                self.announce(epoch);
+            }
             self.records.push(Record::Proposal { epoch, value });
         }
         self.led_to(step);
         Ok(())
+    }
+
+    /// Tells the others at once that an epoch begins, while the proposal waits for the disk.
+    fn announce(&self, epoch: u64) {
+        let said = Statement::Opens(epoch).encode();
+        for peer in self.network.connections().keys() {
+            self.network.send(*peer, CHANNEL_CONSENSUS, said.clone());
+        }
     }
 
     fn on_answer(&mut self, event: &LinkEvent) {

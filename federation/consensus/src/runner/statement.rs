@@ -44,6 +44,9 @@ pub(super) enum Statement {
     Ask,
     /// The answer.
     Heard(Heard),
+    /// "I am about to propose in this epoch, as the first, for all I know." So the others' proposals are on their way to the disk
+    /// while this one is. It binds nobody to anything, and nothing need be durable before it is said.
+    Opens(u64),
 }
 
 /// Whether a frame is a statement, not the engine's.
@@ -58,13 +61,14 @@ impl Statement {
             Self::Signed(signed) => (signed.epoch, 2),
             Self::Ask => (0, 3),
             Self::Heard(heard) => (heard.base, 4),
+            Self::Opens(epoch) => (*epoch, 5),
         };
         let mut out = Vec::with_capacity(128);
         out.extend_from_slice(&epoch.to_be_bytes());
         out.extend_from_slice(&MARK);
         out.push(kind);
         match self {
-            Self::Next(_) | Self::Ask => {}
+            Self::Next(_) | Self::Ask | Self::Opens(_) => {}
             Self::Signed(signed) => {
                 out.extend_from_slice(&signed.hash);
                 out.extend_from_slice(&signed.signature);
@@ -107,6 +111,7 @@ impl Statement {
                 }
                 Self::Heard(Heard { base: epoch, last_final, frames })
             }
+            5 => Self::Opens(epoch),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -130,6 +135,7 @@ mod tests {
             Statement::Next(9),
             Statement::Signed(signed),
             Statement::Ask,
+            Statement::Opens(8),
             Statement::Heard(heard.clone()),
             Statement::Heard(Heard { last_final: None, frames: vec![], ..heard }),
         ] {
@@ -142,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 11..400), kind in 0u8..6) {
+        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 11..400), kind in 0u8..7) {
             bytes[8..11].copy_from_slice(&[0xff, 0xff, kind]);
             if let Ok(statement) = Statement::decode(bytes.clone().into()) {
                 // Next and Ask ignore nothing: what decodes is the one encoding, but for Ask's epoch.

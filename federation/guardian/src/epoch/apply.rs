@@ -88,6 +88,62 @@ impl Applier {
         Ok(applied)
     }
 
+    /// Verifies the transactions of several epochs at once, and reads at once what applying them will read.
+    ///
+    /// # Errors
+    /// If the work was cut off, or the database fails.
+    pub async fn look_ahead(
+        &self,
+        db: &WriteBatch,
+        contributions: Vec<&bytes::Bytes>,
+    ) -> Result<(), DbError> {
+        let verified = self.verify_ahead(contributions).await?;
+        self.read_ahead(db, &verified).await
+    }
+
+    /// Verifies the transactions of several epochs at once, so that it need not be done when they are applied.
+    ///
+    /// # Errors
+    /// If the work was cut off.
+    pub async fn verify_ahead(
+        &self,
+        contributions: Vec<&bytes::Bytes>,
+    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
+        let contributions =
+            contributions.into_iter().filter_map(|bytes| Contribution::from_bytes(bytes).ok());
+        let transactions: BTreeMap<_, _> = contributions
+            .flat_map(|contribution| contribution.transactions)
+            .filter_map(|bytes| Transaction::from_bytes(&bytes).ok())
+            .map(|transaction| (transaction.hash(), transaction))
+            .collect();
+        self.verifier.verify(transactions.into_iter().collect()).await
+    }
+
+    /// One query for what applying these will read.
+    async fn read_ahead(
+        &self,
+        db: &WriteBatch,
+        transactions: &[Option<Arc<Verified>>],
+    ) -> Result<(), DbError> {
+        let mut keys = BTreeSet::new();
+        for verified in transactions.iter().flatten() {
+            keys.insert(state::transaction_key(&verified.txid));
+            let transaction = &verified.transaction;
+            let inputs = transaction.inputs.iter().zip(&verified.prepared).filter_map(|(input, prepared)| {
+                let module = self.modules.get(&input.module)?;
+                Some((input.module, module.input_reads(input, prepared.as_ref().ok()?)))
+            });
+            let outputs = transaction.outputs.iter().zip(&verified.outputs).filter_map(|(output, read)| {
+                let module = self.modules.get(&output.module)?;
+                Some((output.module, module.output_reads(read.as_ref().ok()?)))
+            });
+            for (module, reads) in inputs.chain(outputs) {
+                keys.extend(reads.iter().map(|key| state::module_key(module, key)));
+            }
+        }
+        db.prefetch(keys.into_iter().collect()).await
+    }
+
     async fn apply_items(
         &self,
         db: &mut WriteBatch,
@@ -142,6 +198,7 @@ impl Applier {
             .map(|(hash, (peer, transaction))| ((hash, peer), (hash, transaction)))
             .unzip();
         let verified = self.verifier.verify(transactions).await?;
+        self.read_ahead(db, &verified).await?;
         let mut rejected = Vec::new();
         for ((hash, peer), verified) in peers.into_iter().zip(verified) {
             applied.decided.push(hash);
@@ -218,20 +275,19 @@ impl Applier {
                 return Err(ModuleError::refused("double_spend", "the transaction has the same input twice"));
             }
             let module = self.modules.get(&input.module).ok_or_else(|| unknown(input.module))?;
-            let prepared = prepared
-                .as_ref()
-                .map_err(|(code, reason)| ModuleError::Refused { code, reason: reason.clone() })?;
+            let prepared = prepared.as_ref().map_err(refused)?;
             let value =
                 module.apply_input(&mut state::module(db, input.module), epoch, input, prepared).await?;
             funds = funds.checked_add(value.amount).ok_or_else(overflow)?;
             costs = costs.checked_add(value.fee).ok_or_else(overflow)?;
         }
-        for (index, output) in transaction.outputs.iter().enumerate() {
+        for (index, (output, read)) in transaction.outputs.iter().zip(&verified.outputs).enumerate() {
             let module = self.modules.get(&output.module).ok_or_else(|| unknown(output.module))?;
+            let read = read.as_ref().map_err(refused)?;
             let index = u16::try_from(index).map_err(|_| overflow())?;
             let point = OutPoint { txid: verified.txid, index };
             let value =
-                module.apply_output(&mut state::module(db, output.module), epoch, point, output).await?;
+                module.apply_output(&mut state::module(db, output.module), epoch, point, read).await?;
             costs = costs
                 .checked_add(value.amount)
                 .and_then(|sum| sum.checked_add(value.fee))
@@ -245,6 +301,10 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+fn refused((code, reason): &(&'static str, String)) -> ModuleError {
+    ModuleError::Refused { code, reason: reason.clone() }
 }
 
 fn read_transaction(

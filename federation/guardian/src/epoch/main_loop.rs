@@ -1,23 +1,20 @@
-//! The main loop: an agreed batch in, one commit, the next proposal out.
+//! The main loop: agreed batches in, one commit, the next proposal out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use federation_consensus::Batch;
 use federation_consensus::runner::ConsensusEvent;
-use federation_core::PeerId;
-use federation_core::module::Epoch;
-use federation_store::WriteBatch;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::arrivals::Arrivals;
+use super::commit::commit;
 use super::propose::{Next, Proposer, Sources};
 use crate::error::GuardianError;
 use crate::health;
-use crate::history::prune;
 use crate::running::Running;
-use crate::state::{self, Divergence, NEXT_EPOCH};
+use crate::state::Divergence;
 use crate::status;
 
 /// How long the end waits for consensus to let go of its journal.
@@ -40,7 +37,7 @@ pub struct MainLoop {
     /// What the API shares.
     pub running: Arc<Running>,
     /// What consensus says.
-    pub events: mpsc::UnboundedReceiver<ConsensusEvent>,
+    pub arrivals: Arrivals,
     /// Notified when pool or modules have something new.
     pub work: Arc<Notify>,
 }
@@ -63,27 +60,30 @@ impl MainLoop {
         let mut samples = tokio::time::interval(health::INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Batches that are here already come first: it makes no sense to propose for epochs that are over.
-            while let Ok(event) = self.events.try_recv() {
+            while let Some(event) = self.arrivals.event() {
                 if let Some(ended) = self.on_event(event, &mut proposer).await? {
                     return Ok(ended);
                 }
-                if *stop.borrow() {
-                    return Ok(Ended::Stopped);
+            }
+            if *stop.borrow() {
+                return Ok(Ended::Stopped);
+            }
+            // Epochs that are here already come first: it makes no sense to propose for what is over.
+            let epochs = self.arrivals.group(|epoch| running.snapshots.due(epoch));
+            if !epochs.is_empty() {
+                for epoch in commit(&running, epochs, self.arrivals.following()).await? {
+                    let left = running.pool.waiting().ready;
+                    proposer.committed(epoch.number, epoch.accepted, epoch.own, left);
                 }
+                continue;
             }
             let wait = self.propose(&mut proposer).await?;
             tokio::select! {
                 biased;
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(Ended::Stopped),
                 reason = running.pool.failed() => return Err(GuardianError::Pool(reason)),
-                event = self.events.recv() => match event {
-                    Some(event) => {
-                        if let Some(ended) = self.on_event(event, &mut proposer).await? {
-                            return Ok(ended);
-                        }
-                    }
-                    None => return Err(GuardianError::Consensus("its engine ended: see the log".to_owned())),
+                more = self.arrivals.wait() => if !more {
+                    return Err(GuardianError::Consensus("its engine ended: see the log".to_owned()));
                 },
                 () = self.work.notified() => {}
                 () = running.archive.idle() => running.archive.store_signatures().await?,
@@ -103,9 +103,7 @@ impl MainLoop {
         match event {
             ConsensusEvent::Batch(batch) => {
                 let epoch = batch.epoch;
-                let (accepted, own) = self.apply(batch).await?;
-                let left = self.running.pool.waiting().ready;
-                proposer.committed(epoch, accepted, own, left);
+                return Err(GuardianError::Consensus(format!("epoch {epoch} came as an event")));
             }
             ConsensusEvent::ProposalWanted { epoch } => proposer.wanted(epoch),
             ConsensusEvent::Signatures { epoch, signatures } => {
@@ -149,51 +147,5 @@ impl MainLoop {
                 Ok(None)
             }
         }
-    }
-
-    /// Applies a batch in one commit. Returns how many transactions it accepted, and how many of those that it decided waited here.
-    async fn apply(&self, batch: Batch) -> Result<(usize, usize), GuardianError> {
-        let running = &self.running;
-        let epoch = batch.epoch;
-        let expected = *running.epochs.borrow();
-        if epoch != expected {
-            return Err(GuardianError::Consensus(format!("epoch {epoch} came, but {expected} is next")));
-        }
-        let encoded = batch.encode();
-        let items = batch.items_root();
-        let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
-        let mut db = WriteBatch::new(Arc::clone(&running.db));
-        let applied = running.applier.apply(&mut db, epoch, Batch::hash(&encoded), contributions).await?;
-        let next = epoch.saturating_add(1);
-        NEXT_EPOCH.put(&mut state::agreed(&mut db), &(), &next);
-        running.pool.forget(&mut db, &applied.decided);
-        let snapshots = &running.snapshots;
-        let below = snapshots.tidy().await;
-        prune::step(&mut db, epoch, below, |epoch| snapshots.is_milestone(epoch)).await?;
-        let header = running.archive.append(&mut db, epoch, items, &encoded).await?;
-        db.commit().await?;
-        if snapshots.due(epoch) {
-            // Before the next commit: the view is of the state after this epoch.
-            snapshots.take(header, running.db.view().await?);
-        }
-        running.faults.add(epoch, &applied.faults);
-        let own = running.pool.count(&applied.decided);
-        running.pool.forgotten(&applied.decided);
-        running.verifier.forget(&applied.decided);
-        running.epochs.send_replace(next);
-        running.health.applied(epoch, applied.accepted, applied.rejected);
-        tracing::debug!(epoch, accepted = applied.accepted, rejected = applied.rejected, "epoch applied");
-        for (id, module) in running.modules.iter() {
-            module
-                .committed(&running.module_reader(*id), Epoch { number: epoch, version: applied.version })
-                .await?;
-        }
-        running
-            .consensus
-            .committed(header)
-            .await
-            .map_err(|error| GuardianError::Consensus(error.to_string()))?;
-        // What is refused, or wrongly signed, costs its sender nothing: an epoch of that is worth nothing.
-        Ok((applied.accepted, own))
     }
 }

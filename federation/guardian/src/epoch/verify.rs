@@ -1,6 +1,6 @@
-//! What can be checked without state, off the async runtime: signatures, and what modules
-//! prepare. Results are remembered by the hash of the whole transaction, so that what was
-//! verified at submission is not verified again in consensus.
+//! What can be checked without state, off the async runtime: signatures, what modules prepare, outputs' bodies. Results
+//! are remembered by the hash of the whole transaction, so that what was verified at submission is not verified again in
+//! consensus.
 //!
 //! What users hand in is verified some at a time, so that a flood of it leaves consensus its threads.
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use federation_core::db::DbError;
 use federation_core::module::{AnyPrepared, ModuleError, Registry};
-use federation_core::{FederationId, Input, Transaction, TxId};
+use federation_core::{FederationId, Input, ModuleId, Output, Transaction, TxId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many verified transactions are remembered.
@@ -28,8 +28,13 @@ pub struct Verified {
     /// Its id.
     pub txid: TxId,
     /// An entry an input: what applying it needs, or why it is refused.
-    pub prepared: Vec<Result<AnyPrepared, (&'static str, String)>>,
+    pub prepared: Vec<Prepared>,
+    /// The same, an entry an output.
+    pub outputs: Vec<Prepared>,
 }
+
+/// What applying a part of a transaction needs, or why it is refused.
+pub type Prepared = Result<AnyPrepared, (&'static str, String)>;
 
 /// Verifies transactions, and remembers.
 pub struct Verifier {
@@ -109,10 +114,15 @@ impl Verifier {
             }
         }
         let prepared = self.prepare(unknown.iter().map(|(_, _, transaction)| transaction));
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Vec::with_capacity(unknown.len());
         for ((place, hash, transaction), prepared) in unknown.into_iter().zip(prepared) {
             let txid = transaction.txid(self.federation);
-            let verified = Arc::new(Verified { transaction, txid, prepared });
+            let outputs = transaction.outputs.iter().map(|output| self.read(output)).collect();
+            let verified = Arc::new(Verified { transaction, txid, prepared, outputs });
+            found.push((place, hash, verified));
+        }
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, hash, verified) in found {
             memory.remember(hash, Arc::clone(&verified));
             if let Some(slot) = results.get_mut(place) {
                 *slot = Some(verified);
@@ -122,15 +132,11 @@ impl Verifier {
     }
 
     /// Hands all inputs of a module to it at once.
-    fn prepare<'a>(
-        &self,
-        transactions: impl Iterator<Item = &'a Transaction>,
-    ) -> Vec<Vec<Result<AnyPrepared, (&'static str, String)>>> {
+    fn prepare<'a>(&self, transactions: impl Iterator<Item = &'a Transaction>) -> Vec<Vec<Prepared>> {
         let mut results = Vec::new();
         let mut by_module: BTreeMap<_, Vec<(usize, usize, &Input)>> = BTreeMap::new();
         for (t, transaction) in transactions.enumerate() {
-            let unknown = || Err(("unknown_module", "no such module in this federation".to_owned()));
-            results.push(transaction.inputs.iter().map(|_| unknown()).collect::<Vec<_>>());
+            results.push(transaction.inputs.iter().map(|input| unknown(input.module)).collect::<Vec<_>>());
             for (i, input) in transaction.inputs.iter().enumerate() {
                 by_module.entry(input.module).or_default().push((t, i, input));
             }
@@ -140,14 +146,18 @@ impl Verifier {
             let inputs: Vec<_> = places.iter().map(|(_, _, input)| *input).collect();
             for ((t, i, _), prepared) in places.iter().zip(module.prepare(&inputs)) {
                 if let Some(slot) = results.get_mut(*t).and_then(|tx: &mut Vec<_>| tx.get_mut(*i)) {
-                    *slot = prepared.map_err(|error| match error {
-                        ModuleError::Refused { code, reason } => (code, reason),
-                        ModuleError::Db(error) => ("malformed", error.to_string()),
-                    });
+                    *slot = prepared.map_err(refusal);
                 }
             }
         }
         results
+    }
+
+    fn read(&self, output: &Output) -> Prepared {
+        match self.modules.get(&output.module) {
+            Some(module) => module.read_output(output).map_err(refusal),
+            None => unknown(output.module),
+        }
     }
 
     #[cfg(test)]
@@ -161,6 +171,17 @@ impl Verifier {
         for hash in hashes {
             memory.remove(hash);
         }
+    }
+}
+
+fn unknown(module: ModuleId) -> Prepared {
+    Err(("unknown_module", format!("there is no module {module} in this federation")))
+}
+
+fn refusal(error: ModuleError) -> (&'static str, String) {
+    match error {
+        ModuleError::Refused { code, reason } => (code, reason),
+        ModuleError::Db(error) => ("malformed", error.to_string()),
     }
 }
 

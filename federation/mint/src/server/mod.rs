@@ -3,8 +3,7 @@
 //! Everything that is written depends on agreed state alone. What is kept in memory (`signer`) is a cache of pure
 //! functions of an output's content, which its txid commits to.
 //!
-//! Curve arithmetic runs on tokio's blocking threads, spread over the cores from there; the points that an output's body
-//! holds are the exception: core decodes bodies where they are applied.
+//! Curve arithmetic runs on tokio's blocking threads, spread over the cores from there.
 
 mod audit;
 mod finish;
@@ -86,6 +85,15 @@ impl ServerModule for Mint {
 
     fn prepare(&self, inputs: &[(XOnlyPublicKey, NoteInput)]) -> Vec<Result<Verified, ModuleError>> {
         spend::verify(&self.config, inputs)
+    }
+
+    fn input_reads(&self, key: &XOnlyPublicKey, input: &NoteInput) -> Vec<Vec<u8>> {
+        vec![tables::SPENT.key(&key.serialize()), tables::COUNTS.key(&input.denomination)]
+    }
+
+    fn output_reads(&self, output: &NoteOutput) -> Vec<Vec<u8>> {
+        let blinded_nonce = PointBytes(output.blinded_nonce.to_bytes());
+        vec![tables::ISSUED.key(&blinded_nonce), tables::COUNTS.key(&output.denomination)]
     }
 
     async fn apply_input(

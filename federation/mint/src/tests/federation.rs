@@ -226,7 +226,7 @@ async fn apply(
     }
     let txid = transaction.txid(ID);
     for (index, output) in (0..).zip(&transaction.outputs) {
-        module.apply_output(&mut db, epoch, OutPoint { txid, index }, output).await?;
+        module.apply_output(&mut db, epoch, OutPoint { txid, index }, &module.read_output(output)?).await?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ enum Step {
     Savepoint,
     Rollback,
     Release,
+    Stage,
     Commit,
     Prefetch(Vec<Vec<u8>>),
     Get(Vec<u8>),
@@ -32,6 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Savepoint),
         1 => Just(Step::Rollback),
         1 => Just(Step::Release),
+        1 => Just(Step::Stage),
         1 => Just(Step::Commit),
         2 => proptest::collection::vec(key(), 0..4).prop_map(Step::Prefetch),
         4 => key().prop_map(Step::Get),
@@ -54,6 +56,7 @@ async fn run(steps: Vec<Step>) {
     let mut batch = WriteBatch::new(db.clone());
     let mut model = Model::new();
     let mut committed = Model::new();
+    let mut staged = Model::new();
     let mut saved: Vec<Model> = Vec::new();
     for step in steps {
         match step {
@@ -71,15 +74,21 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Rollback => {
                 batch.rollback();
-                model = saved.pop().unwrap_or_else(|| committed.clone());
+                model = saved.pop().unwrap_or_else(|| staged.clone());
             }
             Step::Release => {
                 batch.release();
                 saved.pop();
             }
+            Step::Stage => {
+                batch.next_stage();
+                staged = model.clone();
+                saved.clear();
+            }
             Step::Commit => {
                 std::mem::replace(&mut batch, WriteBatch::new(db.clone())).commit().await.unwrap();
                 committed = model.clone();
+                staged = model.clone();
                 saved.clear();
             }
             Step::Prefetch(keys) => batch.prefetch(keys).await.unwrap(),
@@ -94,9 +103,9 @@ async fn run(steps: Vec<Step>) {
             }
         }
         assert_eq!(db.scan(&[], None, usize::MAX).await.unwrap(), scan(&committed, &[], None, usize::MAX));
-        let mut replayed = committed.clone();
+        let mut replayed = staged.clone();
         for replaced in batch.replaced(|key| key.first() != Some(&1)).await.unwrap() {
-            assert_eq!(committed.get(&replaced.key), replaced.before.as_ref());
+            assert_eq!(staged.get(&replaced.key), replaced.before.as_ref());
             assert_ne!(replaced.before, replaced.after);
             match replaced.after {
                 Some(value) => replayed.insert(replaced.key, value),

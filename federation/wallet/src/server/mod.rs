@@ -80,6 +80,7 @@ pub struct Wallet {
     wake: Wake,
     view: Mutex<View>,
     watch: Watch,
+    ahead: beacon::Ahead,
     /// Wakes the follower before its next poll: there is something to broadcast or to look for.
     nudge: Notify,
 }
@@ -115,6 +116,7 @@ impl Wallet {
             wake,
             view: Mutex::default(),
             watch,
+            ahead: beacon::Ahead::default(),
             nudge: Notify::new(),
         }))
     }
@@ -209,7 +211,7 @@ impl ServerModule for Wallet {
         match item {
             Item::Blocks { height, headers } => self.apply_blocks(db, from, height, &headers).await,
             Item::FeeRate(rate) => self.apply_fee(db, from, rate),
-            Item::BeaconShare { epoch: of, share } => self.apply_share(db, epoch, from, of, &share).await,
+            Item::BeaconShare { epoch: of, share } => self.apply_share(db, epoch, from, of, share).await,
             Item::Signatures { txid, signatures } => self.apply_signatures(db, from, txid, &signatures).await,
             Item::Confirmed(proof) => self.apply_confirmed(db, &proof).await,
         }

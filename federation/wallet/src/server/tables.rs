@@ -5,9 +5,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::db::Table;
 use federation_core::encoding::bitcoin_bytes;
 use federation_core::{OutPoint, PeerId};
-use federation_tbs::{MessageSignature, SignatureShare};
+use federation_tbs::MessageSignature;
 
-use crate::body::{BlockHeader, Outcome};
+use crate::body::{BlockHeader, Outcome, ShareBytes};
 use crate::descriptor::Tweak;
 
 /// The final headers by height, from the birthday on.
@@ -41,7 +41,7 @@ pub(super) const OUTCOMES: Table<OutPoint, Outcome> = Table::new(17, "withdrawal
 /// The last epoch that was applied.
 pub(super) const EPOCH: Table<(), u64> = Table::new(20, "last epoch");
 /// Shares of beacons that are not complete.
-pub(super) const SHARES: Table<(u64, PeerId), SignatureShare> = Table::new(21, "beacon shares");
+pub(super) const SHARES: Table<(u64, PeerId), ShareBytes> = Table::new(21, "beacon shares");
 /// The latest beacon.
 pub(super) const BEACON: Table<(), Beacon> = Table::new(22, "beacon");
 

@@ -2,7 +2,7 @@
 
 use federation_core::PeerId;
 use federation_core::module::ServerModule as _;
-use federation_tbs::{MessageSignature, SignatureShare};
+use federation_tbs::MessageSignature;
 use serde_json::Value;
 
 use super::federation::{BIRTHDAY, FakeChain, Federation};
@@ -71,16 +71,15 @@ async fn votes_that_make_no_sense_are_faults() {
     let items = federation.proposals(&[0]).await;
     let Item::Blocks { height, headers } = items[0].1.clone() else { panic!("no vote first") };
     let unlinked: Vec<BlockHeader> = headers.iter().rev().copied().collect();
-    let share = SignatureShare::from_bytes(&match &items.last().unwrap().1 {
-        Item::BeaconShare { share, .. } => share.to_bytes(),
+    let share = match &items.last().unwrap().1 {
+        Item::BeaconShare { share, .. } => *share,
         _ => {
             federation.epoch(&[]).await;
             let items = federation.proposals(&[0]).await;
             let Item::BeaconShare { share, .. } = &items.last().unwrap().1 else { panic!("no share") };
-            share.to_bytes()
+            *share
         }
-    })
-    .unwrap();
+    };
     let bad = [
         (PeerId(1), Item::Blocks { height, headers: Vec::new() }),
         (PeerId(1), Item::Blocks { height, headers: unlinked }),
@@ -172,17 +171,27 @@ async fn a_false_beacon_share_is_found_and_the_rest_suffices() {
     federation.epoch(&[]).await;
     let mut items = federation.proposals(&[0, 1, 2, 3]).await;
     let foreign = items.iter().find_map(|(from, item)| match item {
-        Item::BeaconShare { share, .. } if from.0 == 3 => Some(share.clone()),
+        Item::BeaconShare { share, .. } if from.0 == 3 => Some(*share),
         _ => None,
     });
     for (from, item) in &mut items {
         if let (0, Item::BeaconShare { share, .. }) = (from.0, item) {
-            *share = foreign.clone().unwrap();
+            *share = foreign.unwrap();
         }
     }
     federation.epoch_of(&items, &[]).await;
+    let mut next = federation.proposals(&[0, 1, 2, 3]).await;
     // The false one is thrown out, and the others complete the beacon in the same epoch: else its sender could send it
     // again in each.
     let answer = federation.guardians[0].call("beacon", &[]).await.unwrap();
     assert_eq!(answer["epoch"], 0);
+    // Bytes that are no point at all are no better.
+    for (from, item) in &mut next {
+        if let (1, Item::BeaconShare { share, .. }) = (from.0, item) {
+            *share = [0xff; 48];
+        }
+    }
+    federation.epoch_of(&next, &[]).await;
+    let answer = federation.guardians[0].call("beacon", &[]).await.unwrap();
+    assert_eq!(answer["epoch"], 1);
 }

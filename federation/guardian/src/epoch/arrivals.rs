@@ -1,0 +1,143 @@
+//! What consensus has said and this guardian hasn't dealt with yet: agreed epochs, taken several at a time where several
+//! wait, and everything else in the order in which it came.
+
+use std::collections::VecDeque;
+
+use federation_consensus::Batch;
+use federation_consensus::runner::ConsensusEvent;
+use tokio::sync::mpsc;
+
+/// The most epochs of one commit, and about the most bytes of their contributions.
+const EPOCHS: usize = 32;
+const BYTES: usize = 8 << 20;
+
+/// The events of consensus, sorted.
+pub struct Arrivals {
+    events: mpsc::UnboundedReceiver<ConsensusEvent>,
+    /// Agreed epochs that aren't committed, in order.
+    batches: VecDeque<Batch>,
+    /// What came after them and is about the state after them.
+    held: Option<ConsensusEvent>,
+}
+
+impl Arrivals {
+    /// Of a running consensus.
+    pub fn new(events: mpsc::UnboundedReceiver<ConsensusEvent>) -> Self {
+        Self { events, batches: VecDeque::new(), held: None }
+    }
+
+    /// Resolves when something has come; `false` when nothing will come any more. May be dropped without a loss.
+    pub async fn wait(&mut self) -> bool {
+        if self.held.is_none() && self.batches.is_empty() {
+            match self.events.recv().await {
+                Some(ConsensusEvent::Batch(batch)) => self.batches.push_back(batch),
+                Some(event) => self.held = Some(event),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The next event that isn't an epoch, if it need not wait for one.
+    pub fn event(&mut self) -> Option<ConsensusEvent> {
+        while self.held.is_none() && self.batches.len() < 2 * EPOCHS {
+            match self.events.try_recv().ok()? {
+                ConsensusEvent::Batch(batch) => self.batches.push_back(batch),
+                event => self.held = Some(event),
+            }
+            if matches!(
+                self.held,
+                Some(ConsensusEvent::ProposalWanted { .. } | ConsensusEvent::Signatures { .. })
+            ) {
+                return self.held.take();
+            }
+        }
+        if self.batches.is_empty() { self.held.take() } else { None }
+    }
+
+    /// The epochs of the next commit. `ends` tells of which epochs the state is wanted as it is right after them.
+    pub fn group(&mut self, ends: impl Fn(u64) -> bool) -> Vec<Batch> {
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        while group.len() < EPOCHS && bytes < BYTES {
+            let Some(batch) = self.batches.pop_front() else { break };
+            bytes = batch.contributions.values().fold(bytes, |sum: usize, one| sum.saturating_add(one.len()));
+            let last = ends(batch.epoch);
+            group.push(batch);
+            if last {
+                break;
+            }
+        }
+        group
+    }
+
+    /// The epochs after that, as far as they are here.
+    pub fn following(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().take(EPOCHS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn batch(epoch: u64, size: usize) -> ConsensusEvent {
+        ConsensusEvent::Batch(Batch { epoch, contributions: BTreeMap::from([(0, vec![0; size].into())]) })
+    }
+
+    fn epochs(group: &[Batch]) -> Vec<u64> {
+        group.iter().map(|batch| batch.epoch).collect()
+    }
+
+    #[tokio::test]
+    async fn epochs_are_taken_together_and_what_is_about_them_waits() {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut arrivals = Arrivals::new(events);
+        for event in [
+            batch(0, 10),
+            ConsensusEvent::ProposalWanted { epoch: 3 },
+            batch(1, 10),
+            batch(2, 10),
+            ConsensusEvent::HistoryPruned { first: 9 },
+            batch(3, 10),
+        ] {
+            sender.send(event).unwrap();
+        }
+        assert!(arrivals.wait().await);
+        // What doesn't depend on the state overtakes the epochs, what does follows them.
+        assert!(matches!(arrivals.event(), Some(ConsensusEvent::ProposalWanted { epoch: 3 })));
+        assert!(arrivals.event().is_none());
+        assert_eq!(epochs(&arrivals.group(|epoch| epoch == 1)), [0, 1]);
+        assert_eq!(epochs(&arrivals.following().cloned().collect::<Vec<_>>()), [2]);
+        assert!(arrivals.event().is_none());
+        assert_eq!(epochs(&arrivals.group(|_| false)), [2]);
+        assert!(matches!(arrivals.event(), Some(ConsensusEvent::HistoryPruned { first: 9 })));
+        assert!(arrivals.event().is_none());
+        assert_eq!(epochs(&arrivals.group(|_| false)), [3]);
+        assert!(arrivals.group(|_| false).is_empty());
+        drop(sender);
+        assert!(!arrivals.wait().await);
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_bounded() {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut arrivals = Arrivals::new(events);
+        for epoch in 0..200 {
+            sender.send(batch(epoch, if epoch < 100 { 10 } else { BYTES / 2 })).unwrap();
+        }
+        let mut sizes = Vec::new();
+        let mut next = 0;
+        while next < 200 {
+            assert!(arrivals.wait().await && arrivals.event().is_none());
+            let group = arrivals.group(|_| false);
+            assert_eq!(epochs(&group), (next..next + group.len() as u64).collect::<Vec<_>>());
+            next += group.len() as u64;
+            sizes.push(group.len());
+        }
+        assert_eq!(sizes.first(), Some(&EPOCHS));
+        assert_eq!(sizes.last(), Some(&2));
+    }
+}

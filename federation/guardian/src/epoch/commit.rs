@@ -1,0 +1,124 @@
+//! Agreed epochs become committed state: one commit for all that are here.
+//!
+//! Mostly that is one. A guardian that is behind has many, and most of what an epoch costs it once a commit: checking
+//! signatures in batches, reading, waiting for the disk.
+
+use std::sync::Arc;
+
+use federation_consensus::Batch;
+use federation_consensus::header::Header;
+use federation_core::PeerId;
+use federation_core::module::Epoch;
+use federation_store::WriteBatch;
+
+use super::apply::Applied;
+use crate::error::GuardianError;
+use crate::history::prune;
+use crate::running::Running;
+use crate::state::{self, NEXT_EPOCH};
+
+/// An epoch that is committed.
+pub struct Committed {
+    /// Its number.
+    pub number: u64,
+    /// How many transactions it accepted. What is refused, or wrongly signed, costs its sender nothing: an epoch of that
+    /// is worth nothing.
+    pub accepted: usize,
+    /// How many of those that it decided waited here.
+    pub own: usize,
+}
+
+/// Applies epochs in one commit, and tells everybody. Meanwhile those that follow are verified.
+///
+/// # Errors
+/// The guardian stops then; what was committed before stays.
+pub async fn commit(
+    running: &Running,
+    batches: Vec<Batch>,
+    following: impl Iterator<Item = &Batch>,
+) -> Result<Vec<Committed>, GuardianError> {
+    let following: Vec<&bytes::Bytes> = following.flat_map(|batch| batch.contributions.values()).collect();
+    let (committed, verified) =
+        tokio::join!(apply_all(running, batches), running.applier.verify_ahead(following));
+    verified?;
+    committed
+}
+
+async fn apply_all(running: &Running, batches: Vec<Batch>) -> Result<Vec<Committed>, GuardianError> {
+    let mut db = WriteBatch::new(Arc::clone(&running.db));
+    if batches.len() > 1 {
+        let contributions = batches.iter().flat_map(|batch| batch.contributions.values());
+        running.applier.look_ahead(&db, contributions.collect()).await?;
+    }
+    let below = running.snapshots.tidy().await;
+    let mut epochs = Vec::with_capacity(batches.len());
+    let mut expected = *running.epochs.borrow();
+    for batch in batches {
+        if batch.epoch != expected {
+            let came = batch.epoch;
+            return Err(GuardianError::Consensus(format!("epoch {came} came, but {expected} is next")));
+        }
+        expected = expected.saturating_add(1);
+        epochs.push(apply(running, &mut db, batch, below).await?);
+        db.next_stage();
+    }
+    db.commit().await?;
+    if let Some((header, _)) = epochs.last().filter(|(header, _)| running.snapshots.due(header.epoch)) {
+        // Before the next commit: the view is of the state after this epoch.
+        running.snapshots.take(*header, running.db.view().await?);
+    }
+    tell(running, epochs, expected).await
+}
+
+/// Applies an epoch to `db`; the batches of epochs before `below` may be forgotten.
+async fn apply(
+    running: &Running,
+    db: &mut WriteBatch,
+    batch: Batch,
+    below: u64,
+) -> Result<(Header, Applied), GuardianError> {
+    let epoch = batch.epoch;
+    let encoded = batch.encode();
+    let items = batch.items_root();
+    let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
+    let applied = running.applier.apply(db, epoch, Batch::hash(&encoded), contributions).await?;
+    NEXT_EPOCH.put(&mut state::agreed(db), &(), &epoch.saturating_add(1));
+    running.pool.forget(db, &applied.decided);
+    prune::step(db, epoch, below, |epoch| running.snapshots.is_milestone(epoch)).await?;
+    let header = running.archive.append(db, epoch, items, &encoded).await?;
+    Ok((header, applied))
+}
+
+/// What follows from a commit.
+async fn tell(
+    running: &Running,
+    epochs: Vec<(Header, Applied)>,
+    next: u64,
+) -> Result<Vec<Committed>, GuardianError> {
+    let mut committed = Vec::with_capacity(epochs.len());
+    for (header, applied) in &epochs {
+        let epoch = header.epoch;
+        running.faults.add(epoch, &applied.faults);
+        let own = running.pool.count(&applied.decided);
+        running.pool.forgotten(&applied.decided);
+        running.verifier.forget(&applied.decided);
+        running.health.applied(epoch, applied.accepted, applied.rejected);
+        tracing::debug!(epoch, accepted = applied.accepted, rejected = applied.rejected, "epoch applied");
+        committed.push(Committed { number: epoch, accepted: applied.accepted, own });
+    }
+    running.epochs.send_replace(next);
+    if let Some((header, applied)) = epochs.last() {
+        let epoch = Epoch { number: header.epoch, version: applied.version };
+        for (id, module) in running.modules.iter() {
+            module.committed(&running.module_reader(*id), epoch).await?;
+        }
+    }
+    for (header, _) in epochs {
+        running
+            .consensus
+            .committed(header)
+            .await
+            .map_err(|error| GuardianError::Consensus(error.to_string()))?;
+    }
+    Ok(committed)
+}
