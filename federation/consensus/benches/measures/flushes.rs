@@ -10,6 +10,9 @@ use crate::table::Row;
 /// Message rounds from proposal to output when all are up (`HoneyBadger in practice`: 5 for n = 4, 7 and 10).
 pub const ROUNDS: u64 = 5;
 
+/// The last epoch's late frames are flushed with one of the next ticks.
+const LATE: Duration = Duration::from_millis(600);
+
 struct Measured {
     flushes: f64,
     disk: Duration,
@@ -32,6 +35,8 @@ async fn epochs(n: u16, proposers: usize, delay: Duration, epochs: u64) -> Resul
     for _ in 0..10 {
         round().await?;
     }
+    fleet.settled().await?;
+    tokio::time::sleep(LATE).await;
     let before = (fleet.settled().await?, fleet.flushes());
     let started = std::time::Instant::now();
     while fleet.guardians.iter().map(|guardian| guardian.epochs()).max() < Some(before.0 + epochs) {
@@ -39,8 +44,7 @@ async fn epochs(n: u16, proposers: usize, delay: Duration, epochs: u64) -> Resul
     }
     let elapsed = started.elapsed();
     let counted = fleet.settled().await? - before.0;
-    // The last epoch's late frames are flushed with the next tick.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(LATE).await;
     let flushes = (fleet.flushes() - before.1) as f64 / (counted * u64::from(n)) as f64;
     let written = &fleet.guardians.first().map(|guardian| guardian.written.clone()).unwrap_or_default();
     let disk = written.waited() / u32::try_from(written.flushes().max(1))?;
