@@ -3,7 +3,7 @@
 //! Each signature Sᵢ of Mᵢ under key Kᵢ satisfies e(Sᵢ, g2) = e(Mᵢ, Kᵢ). With random 128-bit rᵢ all hold (up to 2^-128) if
 //!
 //! ```text
-//! e(Σ rᵢ·Sᵢ, −g2) · Π_K e(Σ_{i: Kᵢ = K} rᵢ·Mᵢ, K) = 1
+//! e(−Σ rᵢ·Sᵢ, g2) · Π_K e(Σ_{i: Kᵢ = K} rᵢ·Mᵢ, K) = 1
 //! ```
 //!
 //! which takes one pairing a distinct key plus one. The rᵢ come from a hash of the whole batch, so whoever chose the
@@ -13,7 +13,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::blinding::{BlindedMessage, BlindedSignature, DST, Signature};
-use crate::curve::{G1, G2, hash_all_to_g1, msm_128, pairing_product_is_one};
+use crate::curve::{Curve, Engine, G1, G2};
 use crate::keys::PublicKey;
 
 /// One signature to be checked.
@@ -29,7 +29,7 @@ pub struct BatchItem<'a> {
 
 /// Whether each of these is the federation's signature of its message, in the order given.
 pub fn verify_batch(items: &[BatchItem<'_>]) -> Vec<bool> {
-    let messages = hash_all_to_g1(items.iter().map(|item| item.message), DST);
+    let messages = Curve::hash_all_to_g1(items.iter().map(|item| item.message), DST);
     verify_all(items.iter().zip(&messages).map(|(item, message)| (message, &item.signature.0, &item.key.0)))
 }
 
@@ -95,10 +95,21 @@ fn search(equations: &[Equation<'_>], keys: &[&G2], known_bad: bool, valid: &mut
 }
 
 fn holds(equations: &[Equation<'_>], keys: &[&G2]) -> bool {
-    let minus_generator = G2::generator().neg();
-    let signatures = msm_128(equations.iter().map(|e| (e.coefficient, e.signature)));
-    let messages: Vec<G1> = (0..keys.len())
-        .map(|key| msm_128(equations.iter().filter(|e| e.key == key).map(|e| (e.coefficient, e.message))))
+    let signatures: Vec<_> = equations.iter().map(|e| (e.coefficient, e.signature)).collect();
+    let signatures = Curve::msm_128(&signatures).neg();
+    let mut messages: Vec<Vec<(u128, &G1)>> = vec![Vec::new(); keys.len()];
+    for equation in equations {
+        if let Some(of_key) = messages.get_mut(equation.key) {
+            of_key.push((equation.coefficient, equation.message));
+        }
+    }
+    // (A part of a batch that is searched has not all of its keys.)
+    let messages: Vec<(G1, &G2)> = messages
+        .iter()
+        .zip(keys)
+        .filter(|(of_key, _)| !of_key.is_empty())
+        .map(|(of_key, key)| (Curve::msm_128(of_key), *key))
         .collect();
-    pairing_product_is_one(messages.iter().zip(keys.iter().copied()).chain([(&signatures, &minus_generator)]))
+    let pairs = messages.iter().map(|(message, key)| (message, *key));
+    Curve::pairing_product_is_one(&pairs.chain([(&signatures, G2::generator())]).collect::<Vec<_>>())
 }

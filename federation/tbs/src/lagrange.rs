@@ -6,7 +6,7 @@
 //! once, at key generation, and combined by D·λᵢ: at most 5 bits for 4 guardians, 16 for 7, 28 for 10, instead of the 255
 //! of a fraction modulo the group order.
 
-use crate::curve::Point;
+use crate::curve::{Affine, Point};
 use crate::error::TbsError;
 
 /// The largest federation.
@@ -89,15 +89,15 @@ fn gcd(a: i128, b: i128) -> i128 {
 }
 
 /// Combines the first `threshold` of these shares, by guardian.
-pub(crate) fn combine<'a, P: Point + 'a>(
-    shares: impl ExactSizeIterator<Item = (u16, &'a P)>,
+pub(crate) fn combine<'a, A: Affine>(
+    shares: impl ExactSizeIterator<Item = (u16, &'a Point<A>)>,
     threshold: usize,
-) -> Result<P, TbsError> {
+) -> Result<Point<A>, TbsError> {
     guardians(threshold)?;
     if shares.len() < threshold {
         return Err(TbsError::NotEnoughShares { have: shares.len(), need: threshold });
     }
-    let (indices, points): (Vec<u16>, Vec<&P>) = shares.take(threshold).unzip();
-    let terms: Vec<(i128, &P)> = coefficients(&indices, threshold)?.into_iter().zip(points).collect();
-    Ok(P::small_sum(&terms))
+    let (indices, points): (Vec<u16>, Vec<&Point<A>>) = shares.take(threshold).unzip();
+    let terms: Vec<(i128, &Point<A>)> = coefficients(&indices, threshold)?.into_iter().zip(points).collect();
+    Ok(Point::small_sum(&terms))
 }

@@ -29,7 +29,11 @@
 
 mod batch;
 mod blinding;
+#[cfg(not(feature = "testing"))]
 mod curve;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod curve;
 pub mod dkg;
 pub mod encryption;
 mod error;
