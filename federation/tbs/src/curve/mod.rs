@@ -14,7 +14,7 @@ mod engine;
 mod expand;
 mod point;
 mod portable;
-pub(crate) mod scalar;
+pub mod scalar;
 
 pub use engine::{Engine, G1Of, G2Of};
 pub use expand::ExpandXmd;
