@@ -42,7 +42,7 @@ fn outside_g1() -> [u8; 48] {
         .unwrap()
 }
 
-fn outside_g2() -> [u8; 96] {
+pub(super) fn outside_g2() -> [u8; 96] {
     (1..=255)
         .map(|x| {
             let mut bytes = [0; 96];
