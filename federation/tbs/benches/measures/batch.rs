@@ -14,15 +14,20 @@ pub fn measure() -> Result<Vec<Row>, String> {
     let notes = keys.notes(NOTES)?;
     let sample = notes.get(..SAMPLE).unwrap_or_default();
     let small = notes.get(..NOTES / 4).unwrap_or_default();
+    let mut one_bad = notes.clone();
+    if let [first, second, ..] = one_bad.as_mut_slice() {
+        first.signature = second.signature;
+    }
     let times = medians(
         TURNS,
         &mut [
             Box::new(|| assert!(keys.all_valid(&notes))),
             Box::new(|| assert!(sample.iter().all(|note| keys.reference(note)))),
             Box::new(|| assert!(keys.all_valid(small))),
+            Box::new(|| assert!(!keys.all_valid(&one_bad))),
         ],
     );
-    let [batch, single, small] = times.as_slice() else { return Err("no times".to_owned()) };
+    let [batch, single, small, one_bad] = times.as_slice() else { return Err("no times".to_owned()) };
     let batch = micros(*batch) / NOTES as f64;
     let single = micros(*single) / SAMPLE as f64;
     Ok(vec![
@@ -39,6 +44,10 @@ pub fn measure() -> Result<Vec<Row>, String> {
         Row::info(
             format!("a note of a batch of {}", NOTES / 4),
             format!("{:.0} µs", micros(*small) / (NOTES / 4) as f64),
+        ),
+        Row::info(
+            "a note of the batch, if one of them is bad and searched for",
+            format!("{:.0} µs", micros(*one_bad) / NOTES as f64),
         ),
     ])
 }

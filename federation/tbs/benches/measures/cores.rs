@@ -10,7 +10,6 @@ use crate::turns::{median, time};
 
 /// The argument that makes this program one of the independent processes.
 pub const WORKER: &str = "worker";
-const PROCESSES: usize = 2;
 const TURNS: usize = 15;
 /// Batches a turn.
 const BATCHES: u32 = 4;
@@ -69,8 +68,9 @@ fn together(workers: &mut [Worker]) -> std::io::Result<Duration> {
 pub fn measure() -> Result<Vec<Row>, String> {
     let keys = Keys::new()?;
     let notes = keys.notes(NOTES)?;
+    let cores = std::thread::available_parallelism().map_err(|error| error.to_string())?.get();
     let mut workers: Vec<Worker> =
-        (0..PROCESSES).map(|_| Worker::start()).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        (0..cores).map(|_| Worker::start()).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     let (mut one, mut pool, mut processes) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..=TURNS {
         let alone = batches(&keys, &notes);
@@ -92,20 +92,20 @@ pub fn measure() -> Result<Vec<Row>, String> {
     }
     let [one, pool, independent] =
         [one, pool, processes].map(|times| median(times).as_secs_f64() / f64::from(BATCHES));
-    let reached = PROCESSES as f64 / independent;
+    let reached = cores as f64 / independent;
     Ok(vec![
         Row::at_least(
-            format!("the same batch on the pool, of what {PROCESSES} independent processes reach"),
+            format!("the same batch on {cores} cores, of what {cores} independent processes reach"),
             1.0 / pool / reached,
             0.9,
             " ×",
         ),
         Row::info(
-            format!("{NOTES} notes of {DENOMINATIONS} denominations: one core, pool"),
+            format!("{NOTES} notes of {DENOMINATIONS} denominations: one core, all cores"),
             format!("{:.1} ms, {:.1} ms ({:.2} × faster)", one * 1e3, pool * 1e3, one / pool),
         ),
         Row::info(
-            format!("{PROCESSES} processes at once, a batch of each"),
+            format!("{cores} processes at once, a batch of each"),
             format!("{:.1} ms ({:.2} × one core)", independent * 1e3, reached * one),
         ),
     ])

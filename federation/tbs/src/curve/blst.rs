@@ -30,7 +30,7 @@ impl Engine for Bls12 {
         let scalars: Vec<u8> = terms.iter().flat_map(|(scalar, _)| scalar.to_le_bytes()).collect();
         let mut sum = G1Projective::identity();
         *sum.as_mut() = points.as_slice().mult(&scalars, 128);
-        Point::from(sum)
+        Point::from_curve(sum)
     }
 
     fn pairing_product_is_one(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> bool {

@@ -28,7 +28,7 @@ pub trait Engine:
 
     /// [`Engine::hash_to_curve`] as an affine point.
     fn hash_to_g1(message: &[u8], dst: &[u8]) -> G1Of<Self> {
-        Point::from(Self::hash_to_curve(message, dst))
+        Point::from_curve(Self::hash_to_curve(message, dst))
     }
 
     /// As [`Engine::hash_to_g1`] for many messages, with one inversion for all of them.

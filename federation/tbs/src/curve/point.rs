@@ -97,8 +97,7 @@ impl<A: Affine> Point<A> {
         Self { affine, lines: A::Lines::default() }
     }
 
-    /// (Not `From`, which would overlap with the identity conversion.)
-    pub(super) fn from(point: A::Curve) -> Self {
+    pub(super) fn from_curve(point: A::Curve) -> Self {
         Self::new(point.to_affine())
     }
 
@@ -142,12 +141,12 @@ impl<A: Affine> Point<A> {
 
     /// Constant-time in the scalar.
     pub fn mul(&self, scalar: &Scalar<A::Scalar>) -> Self {
-        Self::from(self.affine * scalar.engine())
+        Self::from_curve(self.affine * scalar.engine())
     }
 
     /// The sum.
     pub fn add(&self, other: &Self) -> Self {
-        Self::from(self.affine.to_curve() + other.affine)
+        Self::from_curve(self.affine.to_curve() + other.affine)
     }
 
     /// The negative.
@@ -158,7 +157,7 @@ impl<A: Affine> Point<A> {
     /// Σ cᵢ·Pᵢ for signed integers, at a cost that grows with their bits. Not constant-time: public points only.
     pub fn small_sum(terms: &[(i128, &Self)]) -> Self {
         let terms: Vec<_> = terms.iter().map(|(c, p)| (*c, p.affine)).collect();
-        Self::from(straus(&terms))
+        Self::from_curve(straus(&terms))
     }
 
     /// The polynomial with these coefficients (constant first) at the small number `x`.
@@ -167,7 +166,7 @@ impl<A: Affine> Point<A> {
         for coefficient in coefficients.iter().rev() {
             sum = times(sum, x) + coefficient.affine;
         }
-        Self::from(sum)
+        Self::from_curve(sum)
     }
 }
 

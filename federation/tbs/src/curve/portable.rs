@@ -17,7 +17,7 @@ impl Engine for Bls12 {
     }
 
     fn msm_128(terms: &[(u128, &G1Of<Self>)]) -> Point<G1Affine> {
-        Point::from(pippenger(terms))
+        Point::from_curve(pippenger(terms))
     }
 
     fn pairing_product_is_one(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> bool {
