@@ -14,7 +14,7 @@
 //! | part | what it is for |
 //! |---|---|
 //! | [`blind`], [`sign`], [`combine`], [`unblind`], [`verify`] | e-cash notes |
-//! | [`verify_batch`], [`verify_batch_on_pool`], [`verify_blinded_batch`] | an epoch's notes at once |
+//! | [`verify_batch`], [`verify_blinded_batch`] | an epoch's notes at once |
 //! | [`sign_message`] and its companions | plain threshold signatures (the randomness beacon) |
 //! | [`encryption`] | preimages of incoming payments, decrypted only together and only under their label |
 //! | [`dkg`] | keys without a dealer |
@@ -50,7 +50,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BatchItem, verify_batch, verify_batch_on_pool, verify_blinded_batch};
+pub use batch::{
+    BatchItem, verify_batch, verify_batch_on_pool, verify_blinded_batch, verify_blinded_batch_on_pool,
+};
 pub use blinding::{
     BlindedMessage, BlindedSignature, BlindedSignatureShare, BlindingKey, Message, Signature, blind, combine,
     sign, unblind, verify, verify_blinded, verify_share,

@@ -10,6 +10,8 @@ use group::Group;
 use super::{Engine, G1Of, G2Of, Point};
 
 impl Engine for Bls12 {
+    type Loop = blst_fp12;
+
     fn hash_to_curve(message: &[u8], dst: &[u8]) -> G1Projective {
         G1Projective::hash_to_curve(message, dst, &[])
     }
@@ -33,18 +35,20 @@ impl Engine for Bls12 {
         Point::from_curve(sum)
     }
 
-    fn pairing_product_is_one(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> bool {
+    fn miller_loop(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> blst_fp12 {
         // A pair with an identity contributes one; the shared loop would get it wrong.
         let (ps, qs): (Vec<blst_p1_affine>, Vec<blst_p2_affine>) = terms
             .iter()
             .filter(|(p, q)| !p.is_identity() && !q.is_identity())
             .map(|(p, q)| (*p.affine.as_ref(), *q.affine.as_ref()))
             .unzip();
-        if ps.is_empty() {
-            return true;
-        }
-        // (`blst_fp12`'s default is one.)
-        blst_fp12::miller_loop_n(&qs, &ps).final_exp() == blst_fp12::default()
+        // (Its default is one.)
+        if ps.is_empty() { blst_fp12::default() } else { blst_fp12::miller_loop_n(&qs, &ps) }
+    }
+
+    fn multiply_to_one(loops: Vec<blst_fp12>) -> bool {
+        let product = loops.into_iter().reduce(|a, b| a * b).unwrap_or_default();
+        product.final_exp() == blst_fp12::default()
     }
 }
 

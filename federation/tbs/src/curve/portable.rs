@@ -1,11 +1,13 @@
 //! The engine in pure Rust, on `bls12_381`.
 
 use bls12_381::hash_to_curve::HashToCurve;
-use bls12_381::{Bls12, G1Affine, G1Projective, G2Prepared, Gt, multi_miller_loop};
+use bls12_381::{Bls12, G1Affine, G1Projective, G2Prepared, Gt, MillerLoopResult, multi_miller_loop};
 
 use super::{Engine, ExpandXmd, G1Of, G2Of, Point};
 
 impl Engine for Bls12 {
+    type Loop = MillerLoopResult;
+
     fn hash_to_curve(message: &[u8], dst: &[u8]) -> G1Projective {
         <G1Projective as HashToCurve<ExpandXmd>>::hash_to_curve(message, dst)
     }
@@ -20,12 +22,17 @@ impl Engine for Bls12 {
         Point::from_curve(pippenger(terms))
     }
 
-    fn pairing_product_is_one(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> bool {
+    fn miller_loop(terms: &[(&G1Of<Self>, &G2Of<Self>)]) -> MillerLoopResult {
         let terms: Vec<(&G1Affine, &G2Prepared)> = terms
             .iter()
             .map(|(p, q)| (&p.affine, q.lines.get_or_init(|| G2Prepared::from(q.affine))))
             .collect();
-        multi_miller_loop(&terms).final_exponentiation() == Gt::identity()
+        multi_miller_loop(&terms)
+    }
+
+    fn multiply_to_one(loops: Vec<MillerLoopResult>) -> bool {
+        let product = loops.into_iter().reduce(|a, b| a + b).unwrap_or_default();
+        product.final_exponentiation() == Gt::identity()
     }
 }
 

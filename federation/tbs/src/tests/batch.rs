@@ -2,7 +2,7 @@
 
 use crate::{
     BatchItem, BlindedMessage, BlindedSignature, PublicKey, SecretKeyShare, Signature, verify, verify_batch,
-    verify_batch_on_pool, verify_blinded, verify_blinded_batch,
+    verify_batch_on_pool, verify_blinded, verify_blinded_batch, verify_blinded_batch_on_pool,
 };
 use proptest::prelude::*;
 
@@ -102,6 +102,7 @@ proptest! {
             })
             .collect();
         let singly: Vec<bool> = blinded.iter().map(|(m, s, k)| verify_blinded(m, s, k)).collect();
+        prop_assert_eq!(verify_blinded_batch_on_pool(&blinded), &singly[..]);
         prop_assert_eq!(verify_blinded_batch(&blinded), singly);
     }
 }
