@@ -14,11 +14,14 @@ impl<'x> InitExpandMessage<'x> for ExpandXmd {
     type Expander = Self;
 
     fn init_expand(message: &[u8], dst: &'x [u8], len_in_bytes: usize) -> Self {
-        // A tag that one byte can't count is hashed (section 5.3.3).
-        let hashed = Sha256::new().chain_update(b"H2C-OVERSIZE-DST-").chain_update(dst).finalize();
+        let hashed: [u8; 32];
         let (dst, dst_len) = match u8::try_from(dst.len()) {
             Ok(len) => (dst, len),
-            Err(_) => (hashed.as_slice(), 32),
+            // A tag that one byte can't count is hashed (section 5.3.3).
+            Err(_) => {
+                hashed = Sha256::new().chain_update(b"H2C-OVERSIZE-DST-").chain_update(dst).finalize().into();
+                (hashed.as_slice(), 32)
+            }
         };
         let first = Sha256::new()
             .chain_update([0; 64])

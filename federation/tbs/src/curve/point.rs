@@ -78,7 +78,7 @@ affine!(blstrs::G2Affine, 96, ());
 pub struct Point<A: Affine> {
     pub(super) affine: A,
     /// Shared by clones, so that they are computed once for each key.
-    pub(super) lines: A::Lines,
+    pub(crate) lines: A::Lines,
 }
 
 impl<A: Affine> PartialEq for Point<A> {

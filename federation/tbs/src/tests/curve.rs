@@ -65,6 +65,18 @@ on_both! {
     pairings_are_bilinear
 }
 
+#[test]
+fn lines_of_keys_are_kept() {
+    use bls12_381::{Bls12, G2Affine};
+    let key = Point::<G2Affine>::generator().mul(&Scalar::from_u128(7));
+    let another_owner = key.clone();
+    assert!(another_owner.lines.get().is_none());
+    let message = Bls12::hash_to_g1(b"message", RFC_DST);
+    let signature = message.mul(&Scalar::from_u128(7));
+    assert!(Bls12::pairings_equal(&signature, Point::generator(), &message, &key));
+    assert!(another_owner.lines.get().is_some() && Point::<G2Affine>::generator().lines.get().is_some());
+}
+
 mod on {
     use super::*;
 
