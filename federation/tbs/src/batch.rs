@@ -3,7 +3,7 @@
 //! Each signature Sᵢ of Mᵢ under key Kᵢ satisfies e(Sᵢ, g2) = e(Mᵢ, Kᵢ). With random 128-bit rᵢ all hold (up to 2^-128) if
 //!
 //! ```text
-//! e(Σ rᵢ·Sᵢ, −g2) · Π_K e(Σ_{i: Kᵢ = K} rᵢ·Mᵢ, K) = 1
+//! e(−Σ rᵢ·Sᵢ, g2) · Π_K e(Σ_{i: Kᵢ = K} rᵢ·Mᵢ, K) = 1
 //! ```
 //!
 //! which takes one pairing a distinct key plus one. The rᵢ come from a hash of the whole batch, so whoever chose the
@@ -13,8 +13,14 @@
 use sha2::{Digest, Sha256};
 
 use crate::blinding::{BlindedMessage, BlindedSignature, DST, Signature};
-use crate::curve::{G1, G2, hash_all_to_g1, msm_128, pairing_product_is_one};
+use crate::curve::{Curve, Engine, G1, G2};
 use crate::keys::PublicKey;
+use crate::pool;
+
+/// Fewer messages than this are not worth a thread to hash them.
+const MIN_HASHES: usize = 8;
+/// Fewer notes than this are not worth a thread to find the bad ones.
+const MIN_SEARCHED: usize = 16;
 
 /// One signature to be checked.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +35,60 @@ pub struct BatchItem<'a> {
 
 /// Whether each of these is the federation's signature of its message, in the order given.
 pub fn verify_batch(items: &[BatchItem<'_>]) -> Vec<bool> {
-    let messages = hash_all_to_g1(items.iter().map(|item| item.message), DST);
-    verify_all(items.iter().zip(&messages).map(|(item, message)| (message, &item.signature.0, &item.key.0)))
+    verify_messages(items, Hands::Own)
+}
+
+/// As [`verify_batch`], on the [`pool`].
+pub fn verify_batch_on_pool(items: &[BatchItem<'_>]) -> Vec<bool> {
+    verify_messages(items, Hands::Pool)
 }
 
 /// Whether each of these is the federation's signature of its blinded message, in the order given.
 pub fn verify_blinded_batch(items: &[(BlindedMessage, BlindedSignature, PublicKey)]) -> Vec<bool> {
-    verify_all(items.iter().map(|(message, signature, key)| (&message.0, &signature.0, &key.0)))
+    verify_blinded(items, Hands::Own)
+}
+
+/// As [`verify_blinded_batch`], on the [`pool`].
+pub fn verify_blinded_batch_on_pool(items: &[(BlindedMessage, BlindedSignature, PublicKey)]) -> Vec<bool> {
+    verify_blinded(items, Hands::Pool)
+}
+
+/// Who computes.
+#[derive(Clone, Copy)]
+enum Hands {
+    /// The calling thread.
+    Own,
+    /// All cores.
+    Pool,
+}
+
+impl Hands {
+    fn map<T: Send, R: Send>(
+        self,
+        items: Vec<T>,
+        min: usize,
+        map: impl Fn(Vec<T>) -> Vec<R> + Sync,
+    ) -> Vec<R> {
+        match self {
+            Self::Own => map(items),
+            Self::Pool => pool::map_pieces(items, min, map),
+        }
+    }
+}
+
+fn verify_messages(items: &[BatchItem<'_>], hands: Hands) -> Vec<bool> {
+    let messages: Vec<&[u8]> = items.iter().map(|item| item.message).collect();
+    let messages = hands.map(messages, MIN_HASHES, |piece| Curve::hash_all_to_g1(piece.into_iter(), DST));
+    let parts = items.iter().zip(&messages).map(|(item, message)| (message, &item.signature.0, &item.key.0));
+    verify_all(parts, hands)
+}
+
+fn verify_blinded(items: &[(BlindedMessage, BlindedSignature, PublicKey)], hands: Hands) -> Vec<bool> {
+    verify_all(items.iter().map(|(message, signature, key)| (&message.0, &signature.0, &key.0)), hands)
 }
 
 /// An equation e(signature, g2) = e(message, key) with its random coefficient.
+#[derive(Clone, Copy)]
 struct Equation<'a> {
     coefficient: u128,
     message: &'a G1,
@@ -47,7 +97,7 @@ struct Equation<'a> {
     key: usize,
 }
 
-fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>) -> Vec<bool> {
+fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>, hands: Hands) -> Vec<bool> {
     let mut hash = Sha256::new();
     hash.update(b"cln-federation/tbs/batch/v1");
     let mut keys: Vec<&G2> = Vec::new();
@@ -68,9 +118,16 @@ fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>) -> Vec<
     for (i, equation) in equations.iter_mut().enumerate() {
         equation.coefficient = coefficient(&seed, i);
     }
-    let mut valid = Vec::with_capacity(equations.len());
-    search(&equations, &keys, false, &mut valid);
-    valid
+    if equations.is_empty() || hold(&equations, &keys, hands) {
+        return vec![true; equations.len()];
+    }
+    let alone = equations.len() == 1;
+    hands.map(equations, MIN_SEARCHED, |piece| {
+        let mut valid = Vec::with_capacity(piece.len());
+        // (On the pool a piece may well be without a bad one.)
+        search(&piece, &keys, alone || matches!(hands, Hands::Own), &mut valid);
+        valid
+    })
 }
 
 fn coefficient(seed: &[u8], i: usize) -> u128 {
@@ -80,7 +137,7 @@ fn coefficient(seed: &[u8], i: usize) -> u128 {
 
 /// Appends one verdict an equation. `known_bad`: that not all of them hold is known already.
 fn search(equations: &[Equation<'_>], keys: &[&G2], known_bad: bool, valid: &mut Vec<bool>) {
-    if !known_bad && holds(equations, keys) {
+    if !known_bad && hold(equations, keys, Hands::Own) {
         valid.extend(equations.iter().map(|_| true));
     } else if equations.len() == 1 {
         valid.push(false);
@@ -94,11 +151,38 @@ fn search(equations: &[Equation<'_>], keys: &[&G2], known_bad: bool, valid: &mut
     }
 }
 
-fn holds(equations: &[Equation<'_>], keys: &[&G2]) -> bool {
-    let minus_generator = G2::generator().neg();
-    let signatures = msm_128(equations.iter().map(|e| (e.coefficient, e.signature)));
-    let messages: Vec<G1> = (0..keys.len())
-        .map(|key| msm_128(equations.iter().filter(|e| e.key == key).map(|e| (e.coefficient, e.message))))
+/// A pairing of the product: ±Σ rᵢ·Pᵢ with a key.
+struct Pairing<'a> {
+    terms: Vec<(u128, &'a G1)>,
+    key: &'a G2,
+    negative: bool,
+}
+
+/// Whether all of them do (up to 2^-128).
+fn hold(equations: &[Equation<'_>], keys: &[&G2], hands: Hands) -> bool {
+    let signatures = equations.iter().map(|e| (e.coefficient, e.signature)).collect();
+    // The long one first, so that it isn't what all others wait for.
+    let mut pairings = vec![Pairing { terms: signatures, key: G2::generator(), negative: true }];
+    let mut messages: Vec<Vec<(u128, &G1)>> = vec![Vec::new(); keys.len()];
+    for equation in equations {
+        if let Some(of_key) = messages.get_mut(equation.key) {
+            of_key.push((equation.coefficient, equation.message));
+        }
+    }
+    let of_keys = messages.into_iter().zip(keys).map(|(terms, key)| Pairing { terms, key, negative: false });
+    // (A part of a batch that is searched has not all of its keys.)
+    pairings.extend(of_keys.filter(|pairing| !pairing.terms.is_empty()));
+    Curve::multiply_to_one(hands.map(pairings, 1, |piece| vec![multiply(&piece)]))
+}
+
+/// The product of these pairings, but for the final exponentiation.
+fn multiply(pairings: &[Pairing<'_>]) -> <Curve as Engine>::Loop {
+    let sums: Vec<G1> = pairings
+        .iter()
+        .map(|pairing| {
+            let sum = Curve::msm_128(&pairing.terms);
+            if pairing.negative { sum.neg() } else { sum }
+        })
         .collect();
-    pairing_product_is_one(messages.iter().zip(keys.iter().copied()).chain([(&signatures, &minus_generator)]))
+    Curve::miller_loop(&sums.iter().zip(pairings).map(|(sum, p)| (sum, p.key)).collect::<Vec<_>>())
 }

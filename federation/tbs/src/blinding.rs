@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::{CryptoRng, RngCore};
 
-use crate::curve::{G2, Scalar, hash_to_g1, pairings_equal};
+use crate::curve::{Curve, Engine, G2, Scalar};
 use crate::error::TbsError;
 use crate::keys::{PublicKey, PublicKeyShare, SecretKeyShare};
 use crate::lagrange;
@@ -24,7 +24,7 @@ impl Message {
 
     /// Hashes a message: for a note, its 32-byte nonce key.
     pub fn hash(message: &[u8]) -> Self {
-        Self(hash_to_g1(message, DST))
+        Self(Curve::hash_to_g1(message, DST))
     }
 }
 
@@ -73,7 +73,7 @@ impl BlindingKey {
 
 /// User: hides a message. One [`BlindingKey`] a message, never reused.
 pub fn blind(message: &[u8], key: &BlindingKey) -> BlindedMessage {
-    BlindedMessage(hash_to_g1(message, DST).mul(&key.0))
+    BlindedMessage(Curve::hash_to_g1(message, DST).mul(&key.0))
 }
 
 /// Guardian: signs what it can't see.
@@ -84,7 +84,7 @@ pub fn sign(msg: &BlindedMessage, share: &SecretKeyShare) -> BlindedSignatureSha
 /// Whether a partial signature is the one that belongs to this guardian's public share. Costs two pairings: only needed
 /// to find the guilty one when a combined signature fails.
 pub fn verify_share(msg: &BlindedMessage, signature: &BlindedSignatureShare, key: &PublicKeyShare) -> bool {
-    pairings_equal(&signature.0, &G2::generator(), &msg.0, &key.0)
+    Curve::pairings_equal(&signature.0, G2::generator(), &msg.0, &key.0)
 }
 
 /// Combines the first `threshold` shares, keyed by the guardians' 0-based indices. Checks no share: check the result
@@ -102,7 +102,7 @@ pub fn combine(
 
 /// Whether a combined signature belongs to the blinded message and key.
 pub fn verify_blinded(msg: &BlindedMessage, signature: &BlindedSignature, key: &PublicKey) -> bool {
-    pairings_equal(&signature.0, &G2::generator(), &msg.0, &key.0)
+    Curve::pairings_equal(&signature.0, G2::generator(), &msg.0, &key.0)
 }
 
 /// User: takes the blinding off. Right only if [`verify_blinded`] holds; check that first.
@@ -112,5 +112,5 @@ pub fn unblind(signature: &BlindedSignature, key: &BlindingKey) -> Signature {
 
 /// Whether this is the federation's signature of the message. Many at once: [`verify_batch`](crate::verify_batch).
 pub fn verify(message: &[u8], signature: &Signature, key: &PublicKey) -> bool {
-    pairings_equal(&signature.0, &G2::generator(), &hash_to_g1(message, DST), &key.0)
+    Curve::pairings_equal(&signature.0, G2::generator(), &Curve::hash_to_g1(message, DST), &key.0)
 }

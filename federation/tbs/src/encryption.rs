@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::curve::{G1, G2, Scalar, hash_to_g1, pairings_equal};
+use crate::curve::{Curve, Engine, G1, G2, Scalar};
 use crate::error::{EncodingError, TbsError};
 use crate::keys::{PublicKey, PublicKeyShare, SecretKeyShare};
 use crate::lagrange;
@@ -91,7 +91,7 @@ impl Ciphertext {
     /// H, if the ciphertext is valid for the label.
     fn valid_hash(&self, label: &[u8]) -> Result<G1, TbsError> {
         let hash = hash(&self.u.0, &self.v, label);
-        let valid = pairings_equal(&self.w.0, &G2::generator(), &hash, &self.u.0);
+        let valid = Curve::pairings_equal(&self.w.0, G2::generator(), &hash, &self.u.0);
         if valid { Ok(hash) } else { Err(TbsError::InvalidCiphertext) }
     }
 }
@@ -103,7 +103,7 @@ fn hash(u: &G2, v: &[u8], label: &[u8]) -> G1 {
     message.extend_from_slice(&(v.len() as u64).to_le_bytes());
     message.extend_from_slice(v);
     message.extend_from_slice(label);
-    hash_to_g1(&message, DST)
+    Curve::hash_to_g1(&message, DST)
 }
 
 /// `data` ⊕ KDF(r·Y, U). `data` has at most [`MAX_PLAINTEXT`] bytes; what is beyond would be cut off.
@@ -162,7 +162,9 @@ pub fn verify_decryption_share(
     share: &DecryptionShare,
     key: &PublicKeyShare,
 ) -> bool {
-    ciphertext.valid_hash(label).is_ok_and(|hash| pairings_equal(&ciphertext.w.0, &key.0, &hash, &share.0))
+    ciphertext
+        .valid_hash(label)
+        .is_ok_and(|hash| Curve::pairings_equal(&ciphertext.w.0, &key.0, &hash, &share.0))
 }
 
 /// Decrypts with the first `threshold` shares, keyed by the guardians' 0-based indices, all of them verified with
@@ -194,7 +196,7 @@ pub fn decrypt_checked(
 ) -> Result<Vec<u8>, TbsError> {
     let hash = ciphertext.valid_hash(label)?;
     let secret = combine(shares, threshold)?;
-    if !pairings_equal(&ciphertext.w.0, &key.0, &hash, &secret) {
+    if !Curve::pairings_equal(&ciphertext.w.0, &key.0, &hash, &secret) {
         return Err(TbsError::WrongDecryptionShare);
     }
     Ok(mask(&ciphertext.v, &secret, &ciphertext.u.0))

@@ -6,7 +6,9 @@
 //! once, at key generation, and combined by D·λᵢ: at most 5 bits for 4 guardians, 16 for 7, 28 for 10, instead of the 255
 //! of a fraction modulo the group order.
 
-use crate::curve::Point;
+use std::sync::LazyLock;
+
+use crate::curve::{Affine, Point};
 use crate::error::TbsError;
 
 /// The largest federation.
@@ -37,7 +39,14 @@ fn valuation(p: i128, mut value: i128) -> i32 {
 /// For each prime p and each i, the denominator of λᵢ has as many p as the sum over j of v(xⱼ − xᵢ) − v(xⱼ); the worst set
 /// is the one of the T − 1 largest summands.
 pub(crate) fn common_denominator(threshold: usize) -> Result<i128, TbsError> {
-    let n = guardians(threshold)? as i128;
+    /// By size of the federation, from 0: it takes as long as a combination itself.
+    static DENOMINATORS: LazyLock<Vec<i128>> =
+        LazyLock::new(|| (0..=MAX_GUARDIANS).map(denominator).collect());
+    DENOMINATORS.get(guardians(threshold)?).copied().ok_or(TbsError::Threshold(threshold))
+}
+
+fn denominator(guardians: usize) -> i128 {
+    let (n, threshold) = (guardians as i128, threshold(guardians));
     let mut denominator = 1;
     for p in [2, 3, 5, 7, 11, 13, 17, 19] {
         let mut worst = 0;
@@ -45,13 +54,13 @@ pub(crate) fn common_denominator(threshold: usize) -> Result<i128, TbsError> {
             let mut summands: Vec<i32> =
                 (1..=n).filter(|j| *j != i).map(|j| valuation(p, j - i) - valuation(p, j)).collect();
             summands.sort_unstable_by(|a, b| b.cmp(a));
-            worst = worst.max(summands.iter().take(threshold - 1).sum());
+            worst = worst.max(summands.iter().take(threshold.saturating_sub(1)).sum());
         }
         for _ in 0..worst {
             denominator *= p;
         }
     }
-    Ok(denominator)
+    denominator
 }
 
 /// D·λᵢ for each of these guardians (0-based), of which there are exactly `threshold`.
@@ -89,15 +98,15 @@ fn gcd(a: i128, b: i128) -> i128 {
 }
 
 /// Combines the first `threshold` of these shares, by guardian.
-pub(crate) fn combine<'a, P: Point + 'a>(
-    shares: impl ExactSizeIterator<Item = (u16, &'a P)>,
+pub(crate) fn combine<'a, A: Affine>(
+    shares: impl ExactSizeIterator<Item = (u16, &'a Point<A>)>,
     threshold: usize,
-) -> Result<P, TbsError> {
+) -> Result<Point<A>, TbsError> {
     guardians(threshold)?;
     if shares.len() < threshold {
         return Err(TbsError::NotEnoughShares { have: shares.len(), need: threshold });
     }
-    let (indices, points): (Vec<u16>, Vec<&P>) = shares.take(threshold).unzip();
-    let terms: Vec<(i128, &P)> = coefficients(&indices, threshold)?.into_iter().zip(points).collect();
-    Ok(P::small_sum(&terms))
+    let (indices, points): (Vec<u16>, Vec<&Point<A>>) = shares.take(threshold).unzip();
+    let terms: Vec<(i128, &Point<A>)> = coefficients(&indices, threshold)?.into_iter().zip(points).collect();
+    Ok(Point::small_sum(&terms))
 }

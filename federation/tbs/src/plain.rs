@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::curve::{G2, hash_to_g1, pairings_equal};
+use crate::curve::{Curve, Engine, G2};
 use crate::error::TbsError;
 use crate::keys::{PublicKey, PublicKeyShare, SecretKeyShare};
 use crate::lagrange;
@@ -25,12 +25,12 @@ point_type! {
 
 /// Guardian: signs a plain message.
 pub fn sign_message(message: &[u8], share: &SecretKeyShare) -> SignatureShare {
-    SignatureShare(hash_to_g1(message, DST).mul(&share.0))
+    SignatureShare(Curve::hash_to_g1(message, DST).mul(&share.0))
 }
 
 /// Whether a partial signature is the one that belongs to this guardian's public share.
 pub fn verify_message_share(message: &[u8], signature: &SignatureShare, key: &PublicKeyShare) -> bool {
-    pairings_equal(&signature.0, &G2::generator(), &hash_to_g1(message, DST), &key.0)
+    Curve::pairings_equal(&signature.0, G2::generator(), &Curve::hash_to_g1(message, DST), &key.0)
 }
 
 /// Combines the first `threshold` shares, keyed by the guardians' 0-based indices. Checks no share: check the result
@@ -48,5 +48,5 @@ pub fn combine_message(
 
 /// Whether this is the federation's signature of the message.
 pub fn verify_message(message: &[u8], signature: &MessageSignature, key: &PublicKey) -> bool {
-    pairings_equal(&signature.0, &G2::generator(), &hash_to_g1(message, DST), &key.0)
+    Curve::pairings_equal(&signature.0, G2::generator(), &Curve::hash_to_g1(message, DST), &key.0)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     BatchItem, BlindedMessage, BlindedSignature, PublicKey, SecretKeyShare, Signature, verify, verify_batch,
-    verify_blinded, verify_blinded_batch,
+    verify_batch_on_pool, verify_blinded, verify_blinded_batch, verify_blinded_batch_on_pool,
 };
 use proptest::prelude::*;
 
@@ -34,14 +34,16 @@ fn notes(n: usize) -> Vec<Note> {
 fn verdicts(notes: &[Note]) -> Vec<bool> {
     let items: Vec<_> =
         notes.iter().map(|n| BatchItem { message: &n.nonce, signature: &n.signature, key: &n.key }).collect();
-    verify_batch(&items)
+    let valid = verify_batch(&items);
+    assert_eq!(verify_batch_on_pool(&items), valid);
+    valid
 }
 
 #[test]
 fn good_batches_of_all_sizes() {
     assert!(verify_batch(&[]).is_empty());
     assert!(verify_blinded_batch(&[]).is_empty());
-    for n in [1, 2, 3, 31, 64, 256] {
+    for n in [1, 2, 3, 31, 64, 129, 256] {
         assert_eq!(verdicts(&notes(n)), vec![true; n]);
     }
 }
@@ -58,6 +60,14 @@ fn errors_that_cancel_out_are_found() {
     let (a, b) = (batch[0].signature.clone(), batch[8].signature.clone());
     (batch[0].signature, batch[8].signature) = (b, a);
     let expected: Vec<bool> = (0..16).map(|i| i % 8 != 0).collect();
+    assert_eq!(verdicts(&batch), expected);
+}
+
+#[test]
+fn one_bad_note_of_many_is_found_on_the_pool() {
+    let mut batch = notes(200);
+    batch[77].signature = batch[78].signature.clone();
+    let expected: Vec<bool> = (0..200).map(|i| i != 77).collect();
     assert_eq!(verdicts(&batch), expected);
 }
 
@@ -92,6 +102,7 @@ proptest! {
             })
             .collect();
         let singly: Vec<bool> = blinded.iter().map(|(m, s, k)| verify_blinded(m, s, k)).collect();
+        prop_assert_eq!(verify_blinded_batch_on_pool(&blinded), &singly[..]);
         prop_assert_eq!(verify_blinded_batch(&blinded), singly);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 
 #[test]
 fn every_threshold_set_signs_and_no_smaller_one() {
-    for n in 1..=7 {
+    for n in 1..=10 {
         let (outputs, t) = (federation(n, 1), threshold(n));
         let keys = &outputs[0].keys[0];
         let key = BlindingKey::random(&mut rand::thread_rng());

@@ -1,13 +1,7 @@
-//! The curve: RFC 9380's vectors, arithmetic against the engine's own, the integers of combination.
+//! The curve on each engine alone: RFC 9380's vectors, products against pairings, the identity.
 
-use blstrs::G1Affine;
-use proptest::prelude::*;
-
-use crate::curve::{
-    G1, G2, Scalar, hash_all_to_g1, hash_to_g1, msm_128, pairing_product_is_one, pairings_equal,
-};
-use crate::lagrange::{MAX_GUARDIANS, coefficients, common_denominator, threshold};
-use crate::tests::subsets;
+use crate::curve::scalar::Scalar;
+use crate::curve::{Engine, Point};
 
 /// RFC 9380, appendix J.9.1 (BLS12381G1_XMD:SHA-256_SSWU_RO_).
 const RFC_DST: &[u8] = b"QUUX-V01-CS02-with-BLS12381G1_XMD:SHA-256_SSWU_RO_";
@@ -46,116 +40,84 @@ fn hash_to_curve_gives_the_published_points() {
     for (message, x, y) in vectors {
         let mut bytes = [0; 96];
         hex::decode_to_slice(format!("{x}{y}"), &mut bytes).unwrap();
-        let expected = G1Affine::from_uncompressed(&bytes).unwrap();
-        assert_eq!(
-            hash_to_g1(message.as_bytes(), RFC_DST).to_bytes(),
-            expected.to_compressed(),
-            "{message:?}"
-        );
+        let fast = blstrs::Bls12::hash_to_curve(message.as_bytes(), RFC_DST);
+        assert_eq!(fast.to_uncompressed(), bytes, "{message:?}");
+        let portable = bls12_381::Bls12::hash_to_curve(message.as_bytes(), RFC_DST);
+        assert_eq!(bls12_381::G1Affine::from(portable).to_uncompressed(), bytes, "{message:?}");
     }
 }
 
-#[test]
-fn hashing_many_is_hashing_each() {
-    let messages: Vec<[u8; 32]> = (0..40).map(|i| [i; 32]).collect();
-    let each: Vec<G1> = messages.iter().map(|m| hash_to_g1(m, RFC_DST)).collect();
-    assert!(hash_all_to_g1(messages.iter().map(|m| m.as_slice()), RFC_DST) == each);
-    assert!(hash_all_to_g1(std::iter::empty(), RFC_DST).is_empty());
+/// Runs a test on each engine.
+macro_rules! on_both {
+    ($($test:ident)+) => {$(
+        #[test]
+        fn $test() {
+            on::$test::<blstrs::Bls12>();
+            on::$test::<bls12_381::Bls12>();
+        }
+    )+};
+}
+
+on_both! {
+    hashing_many_is_hashing_each
+    multi_scalar_products_are_sums_of_products
+    pairings_with_the_identity_are_one
+    pairings_are_bilinear
 }
 
 #[test]
-fn multi_scalar_products_are_sums_of_products() {
-    for n in [0_u128, 1, 2, 31, 32, 33, 100] {
-        // Duplicates among the points, and extreme scalars.
-        let points: Vec<G1> = (0..n).map(|i| hash_to_g1(&[i as u8 / 2], RFC_DST)).collect();
-        let scalars: Vec<u128> = (0..n)
-            .map(|i| if i % 5 == 0 { u128::MAX } else { i.wrapping_mul(0x9e37_79b9_7f4a_7c15) })
-            .collect();
-        let sum = msm_128(scalars.iter().copied().zip(&points));
-        let base = G2::generator();
-        // Π e(cᵢ·Pᵢ, g2) · e(sum, −g2) = 1
-        let products: Vec<G1> =
-            points.iter().zip(&scalars).map(|(p, c)| p.mul(&Scalar::from_u128(*c))).collect();
-        let minus = base.neg();
-        let terms = products.iter().map(|p| (p, &base)).chain([(&sum, &minus)]);
-        assert!(pairing_product_is_one(terms), "{n}");
+fn lines_of_keys_are_kept() {
+    use bls12_381::{Bls12, G2Affine};
+    let key = Point::<G2Affine>::generator().mul(&Scalar::from_u128(7));
+    let another_owner = key.clone();
+    assert!(another_owner.lines.get().is_none());
+    let message = Bls12::hash_to_g1(b"message", RFC_DST);
+    let signature = message.mul(&Scalar::from_u128(7));
+    assert!(Bls12::pairings_equal(&signature, Point::generator(), &message, &key));
+    assert!(another_owner.lines.get().is_some() && Point::<G2Affine>::generator().lines.get().is_some());
+}
+
+mod on {
+    use super::*;
+
+    pub(super) fn hashing_many_is_hashing_each<E: Engine>() {
+        let messages: Vec<[u8; 32]> = (0..40).map(|i| [i; 32]).collect();
+        let each: Vec<_> = messages.iter().map(|m| E::hash_to_g1(m, RFC_DST)).collect();
+        assert!(E::hash_all_to_g1(messages.iter().map(|m| m.as_slice()), RFC_DST) == each);
+        assert!(E::hash_all_to_g1(std::iter::empty(), RFC_DST).is_empty());
     }
-}
 
-#[test]
-fn pairings_with_the_identity_are_one() {
-    let (p, q) = (hash_to_g1(b"p", RFC_DST), G2::generator());
-    let (zero, identity) = (p.mul(&Scalar::zero()), G2::identity());
-    assert!(zero.is_identity());
-    assert!(pairing_product_is_one([(&zero, &q), (&p, &identity)].into_iter()));
-    assert!(!pairing_product_is_one([(&zero, &q), (&p, &q)].into_iter()));
-    assert!(!pairings_equal(&p, &q, &zero, &q));
-}
-
-#[test]
-fn thresholds() {
-    let expected = [1, 2, 3, 3, 4, 5, 5, 6, 7, 7];
-    assert!((1..=10).map(threshold).eq(expected));
-}
-
-#[test]
-fn combination_is_by_small_integers() {
-    for (n, bits) in [(1, 1), (4, 5), (7, 16), (10, 28)] {
-        let t = threshold(n);
-        let sets = subsets(n, t);
-        let all = sets.iter().flat_map(|set| coefficients(set, t).unwrap());
-        assert_eq!(all.map(|c| 128 - c.unsigned_abs().leading_zeros()).max(), Some(bits), "n = {n}");
-    }
-}
-
-#[test]
-fn coefficients_interpolate_at_zero_for_every_size() {
-    for n in 1..=MAX_GUARDIANS {
-        let t = threshold(n);
-        let d = common_denominator(t).unwrap();
-        // The first, the last and every other guardian: the sets with the largest fractions among them.
-        let spread = (0..n as u16).step_by(2).chain((1..n as u16).step_by(2)).take(t).collect();
-        let sets: [Vec<u16>; 3] = [(0..t as u16).collect(), ((n - t) as u16..n as u16).collect(), spread];
-        for set in sets {
-            let coefficients = coefficients(&set, t).unwrap();
-            // Σ cᵢ·xᵢᵏ = D for k = 0 and 0 for every other power below T; modulo the order, so that nothing overflows.
-            for k in 0..t {
-                let mut sum = blstrs::Scalar::from(0);
-                for (i, c) in set.iter().zip(&coefficients) {
-                    let power = ff::Field::pow_vartime(&blstrs::Scalar::from(u64::from(*i) + 1), [k as u64]);
-                    sum += signed(*c) * power;
-                }
-                assert_eq!(sum, signed(if k == 0 { d } else { 0 }), "n = {n}, power {k}");
+    pub(super) fn multi_scalar_products_are_sums_of_products<E: Engine>() {
+        for n in [0_u128, 1, 2, 31, 32, 33, 100] {
+            // Duplicates among the points, and extreme scalars.
+            let points: Vec<_> = (0..n).map(|i| E::hash_to_g1(&[i as u8 / 2], RFC_DST)).collect();
+            let scalars = (0..n)
+                .map(|i| if i % 5 == 0 { u128::MAX } else { i.wrapping_mul(0x9e37_79b9_7f4a_7c15 << 60) });
+            let terms: Vec<_> = scalars.zip(&points).collect();
+            let mut sum = Point::identity();
+            for (scalar, point) in &terms {
+                sum = sum.add(&point.mul(&Scalar::from_u128(*scalar)));
             }
+            assert!(E::msm_128(&terms) == sum, "{n}");
         }
     }
-}
 
-fn signed(value: i128) -> blstrs::Scalar {
-    let two_to_64 = blstrs::Scalar::from(1 << 32) * blstrs::Scalar::from(1 << 32);
-    let value_abs = value.unsigned_abs();
-    let scalar =
-        blstrs::Scalar::from((value_abs >> 64) as u64) * two_to_64 + blstrs::Scalar::from(value_abs as u64);
-    if value < 0 { -scalar } else { scalar }
-}
+    pub(super) fn pairings_with_the_identity_are_one<E: Engine>() {
+        let (p, q) = (E::hash_to_g1(b"p", RFC_DST), Point::generator());
+        let (zero, identity) = (p.mul(&Scalar::zero()), Point::identity());
+        assert!(zero.is_identity());
+        assert!(E::pairing_product_is_one(&[]));
+        assert!(E::pairing_product_is_one(&[(&zero, q), (&p, &identity)]));
+        assert!(!E::pairing_product_is_one(&[(&zero, q), (&p, q)]));
+        assert!(!E::pairings_equal(&p, q, &zero, q));
+        assert!(E::pairings_equal(&zero, q, &p, &identity));
+    }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn scalars_compute_as_the_reference(wide in any::<[u8; 32]>(), high in any::<[u8; 32]>()) {
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&wide);
-        bytes[32..].copy_from_slice(&high);
-        let ours = Scalar::from_bytes_wide(&bytes);
-        let reference = bls12_381::Scalar::from_bytes_wide(&bytes);
-        let big_endian = |scalar: bls12_381::Scalar| {
-            let mut bytes = scalar.to_bytes();
-            bytes.reverse();
-            bytes
-        };
-        prop_assert_eq!(*ours.to_bytes(), big_endian(reference));
-        prop_assert_eq!(*ours.invert().to_bytes(), big_endian(reference.invert().unwrap()));
-        prop_assert_eq!(*ours.mul(&ours).add(&ours).to_bytes(), big_endian(reference * reference + reference));
+    pub(super) fn pairings_are_bilinear<E: Engine>() {
+        let (p, q) = (E::hash_to_g1(b"p", RFC_DST), Point::<E::G2Affine>::generator());
+        let (a, b) = (Scalar::from_u128(0x1234_5678_9abc), Scalar::from_u128(u128::MAX));
+        assert!(E::pairings_equal(&p.mul(&a), &q.mul(&b), &p.mul(&a.mul(&b)), q));
+        assert!(E::pairings_equal(&p.mul(&a), q, &p, &q.mul(&a)));
+        assert!(!E::pairings_equal(&p.mul(&a), q, &p, &q.mul(&b)));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::encoding::outside_g2;
 use super::federation;
 use crate::curve::{G2, Scalar};
 use crate::dkg::{Committed, Dkg, DkgError, DkgFault, DkgOutput, DkgSetupError, MAX_MESSAGE, Revealed};
@@ -160,7 +161,7 @@ fn bad_reveals_are_named() {
         });
         assert_eq!(one_key, named(DkgFault::KeyCount { expected: KEYS, got: 1 }));
 
-        // Identity as constant and as leading coefficient; a point off the curve.
+        // Identity as constant and as leading coefficient; points off the curve and outside the subgroup.
         for coefficient in [0, t - 1] {
             let at = FIRST + 96 * coefficient;
             let identity = lie(n, |bytes| {
@@ -170,6 +171,8 @@ fn bad_reveals_are_named() {
             assert_eq!(identity, named(DkgFault::IdentityPoint { key: 0 }));
             let invalid = lie(n, |bytes| bytes[at..at + 96].fill(0xff));
             assert_eq!(invalid, named(DkgFault::InvalidPoint { key: 0 }));
+            let outside = lie(n, |bytes| bytes[at..at + 96].copy_from_slice(&outside_g2()));
+            assert_eq!(outside, named(DkgFault::InvalidPoint { key: 0 }));
         }
 
         // A wrong response; a challenge that is no number; a constant without its proof; a proof of another key.

@@ -1,4 +1,4 @@
-//! Encodings: one for each value, and nothing else accepted; the reference engine agrees on every verdict.
+//! Encodings: one for each value, and nothing else accepted.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn outside_g1() -> [u8; 48] {
         .unwrap()
 }
 
-fn outside_g2() -> [u8; 96] {
+pub(super) fn outside_g2() -> [u8; 96] {
     (1..=255)
         .map(|x| {
             let mut bytes = [0; 96];
@@ -147,33 +147,5 @@ proptest! {
         prop_assert_eq!(&borsh::from_slice::<BlindingKey>(&borsh::to_vec(&key).unwrap()).unwrap(), &key);
         let share = SecretKeyShare::from_bytes(&key.to_bytes()).unwrap();
         prop_assert_eq!(borsh::to_vec(&share).unwrap(), share.to_bytes().to_vec());
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// Random bytes with the flags of a compressed point: half are on the curve, none in the subgroup.
-    #[test]
-    fn both_engines_judge_random_bytes_alike(g1 in any::<[u8; 48]>(), g2 in any::<[u8; 96]>(), flags in 0_u8..8) {
-        let (mut g1, mut g2) = (g1, g2);
-        g1[0] = (g1[0] & 0x1f) | (flags << 5);
-        g2[0] = (g2[0] & 0x1f) | (flags << 5);
-        let reference = Option::<bls12_381::G1Affine>::from(bls12_381::G1Affine::from_compressed(&g1));
-        let reference = reference.is_some_and(|p| !bool::from(p.is_identity()));
-        prop_assert_eq!(BlindedMessage::from_bytes(&g1).is_ok(), reference);
-        let reference = Option::<bls12_381::G2Affine>::from(bls12_381::G2Affine::from_compressed(&g2));
-        let reference = reference.is_some_and(|p| !bool::from(p.is_identity()));
-        prop_assert_eq!(PublicKey::from_bytes(&g2).is_ok(), reference);
-    }
-
-    /// Valid points with one bit flipped: mostly off the curve or outside the subgroup, sometimes the negative.
-    #[test]
-    fn both_engines_judge_flipped_bits_alike(seed in 0_u8..16, bit in 0_usize..384) {
-        let mut bytes = g1_sample(seed).to_bytes();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let reference = Option::<bls12_381::G1Affine>::from(bls12_381::G1Affine::from_compressed(&bytes));
-        let reference = reference.filter(|p| !bool::from(p.is_identity())).map(|p| p.to_compressed());
-        prop_assert_eq!(BlindedMessage::from_bytes(&bytes).ok().map(|p| p.to_bytes()), reference);
     }
 }

@@ -6,6 +6,8 @@ mod curve;
 mod dkg;
 mod encoding;
 mod encryption;
+mod engines;
+mod lagrange;
 
 use std::collections::BTreeMap;
 
