@@ -28,13 +28,13 @@ impl Adversary {
         bytes.into()
     }
 
-    /// `base · mark · 4 · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
+    /// `base · mark · 4 · life · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
     fn false_heard(&mut self, mut bytes: Vec<u8>) -> Bytes {
         const FRAME: usize = 8 + 8 + 8;
         let mut base = u64::from_be_bytes(bytes[..8].try_into().unwrap());
-        let signatures = bytes.get(12 + Header::SIZE..).and_then(|rest| rest.first_chunk::<2>());
+        let signatures = bytes.get(20 + Header::SIZE..).and_then(|rest| rest.first_chunk::<2>());
         let signatures = signatures.map_or(0, |count| u16::from_be_bytes(*count) as usize);
-        let frames = 12 + if bytes[11] == 1 { Header::SIZE + 2 + 66 * signatures } else { 0 };
+        let frames = 20 + if bytes[19] == 1 { Header::SIZE + 2 + 66 * signatures } else { 0 };
         let latest = bytes.get(frames..).and_then(|frames| frames.chunks_exact(FRAME).last());
         let latest =
             latest.and_then(|frame| frame.first_chunk::<8>()).map_or(base, |e| u64::from_be_bytes(*e));
