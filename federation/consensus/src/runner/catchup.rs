@@ -267,6 +267,8 @@ mod tests {
         for size in [1, SIZE] {
             let bytes = bytes::Bytes::from(vec![7; size]);
             let mut catchup = Catchup::default();
+            // It was late before, and may be on a slow link.
+            catchup.patience.insert(1, MOST_PATIENCE);
             let ahead = [(1, 1000), (2, 1000), (3, 1000)];
             let (mut next, mut stalled, mut most) = (0, 0, 0);
             catchup.tick();

@@ -132,6 +132,9 @@ impl<N: Network> Core<N> {
         let asks = config.n > 1 && config.keeps(Protection::AmnesiaRule);
         let voice = Voice::of(&config.keys, config.me);
         let mut finality = Finality::new(config.me, config.n, keys, tail.diverged);
+        if !config.keeps(Protection::CompleteProof) {
+            finality.trust_few();
+        }
         let load = |(header, signatures): &(Header, _)| finality.load(header, signatures);
         let news: Vec<News> = tail.headers.iter().flat_map(load).collect();
         let mut core = Self {

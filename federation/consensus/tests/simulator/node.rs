@@ -197,6 +197,9 @@ impl Node {
                 if honest && (!right || signatures.len() <= max_faulty(self.config.n) as usize) {
                     return Err(Fault::FalseSignatures { node: me, epoch });
                 }
+                if let Some(adversary) = &self.adversary {
+                    adversary.lock().unwrap().learns(entry.header, &signatures);
+                }
                 entry.signatures.extend(signatures);
             }
             Some(ConsensusEvent::Diverged { epoch, .. }) if honest => {

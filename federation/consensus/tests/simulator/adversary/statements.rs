@@ -1,7 +1,9 @@
 //! Lies beside the engine's frames: how far one is, what one has signed, what one has heard, what has been.
 
+use std::collections::BTreeMap;
+
 use federation_consensus::engine::epoch_of;
-use federation_consensus::{Bytes, Header};
+use federation_consensus::{Bytes, Header, max_faulty};
 use rand::Rng;
 
 use super::{Adversary, Lie};
@@ -22,10 +24,30 @@ impl Adversary {
                 let at = self.rng.gen_range(11..bytes.len());
                 bytes[at] ^= 1;
             }
+            Some(4) if self.feels_like(Lie::ThinProof) => return self.thin_proof(frame),
             Some(4) if self.feels_like(Lie::FalseHeard) => return self.false_heard(bytes),
             _ => return frame,
         }
         bytes.into()
+    }
+
+    /// Of f + 1 signatures one is its own, so that one honest guardian may have the epoch and nobody be able to prove it.
+    fn thin_proof(&self, frame: Bytes) -> Bytes {
+        let Some((header, signatures)) = &self.proof else { return frame };
+        let others =
+            signatures.iter().filter(|(node, _)| **node != self.me).take(max_faulty(self.n) as usize);
+        let few: BTreeMap<_, _> =
+            signatures.iter().filter(|(node, _)| **node == self.me).chain(others).collect();
+        let mut out = (header.epoch + 1).to_be_bytes().to_vec();
+        out.extend_from_slice(&frame[8..19]);
+        out.push(1);
+        out.extend(header.encode());
+        out.extend((few.len() as u16).to_be_bytes());
+        for (node, signature) in few {
+            out.extend(node.to_be_bytes());
+            out.extend(signature);
+        }
+        out.into()
     }
 
     /// `base · mark · 4 · life · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
