@@ -14,6 +14,8 @@ pub enum Protection {
     NoSecondProposal,
     /// A guardian whose journal lacks what others have heard of it keeps silent in those epochs.
     AmnesiaRule,
+    /// Only n - f signatures of an epoch make a guardian silent in it for what a peer has forgotten.
+    CompleteProof,
     /// What a broadcast decodes is encoded again and compared with its root.
     ReEncoding,
 }

@@ -90,6 +90,8 @@ pub struct Core<N> {
     /// The next epoch to be committed by it.
     committed: u64,
     speech: Speech,
+    /// A number that no other life of this guardian has.
+    life: u64,
     /// The first epoch in which this guardian may speak.
     speaks_from: u64,
     /// A proposal that came before that was known.
@@ -130,9 +132,11 @@ impl<N: Network> Core<N> {
         let asks = config.n > 1 && config.keeps(Protection::AmnesiaRule);
         let voice = Voice::of(&config.keys, config.me);
         let mut finality = Finality::new(config.me, config.n, keys, tail.diverged);
-        for (header, signatures) in &tail.headers {
-            finality.load(header, signatures);
+        if !config.keeps(Protection::CompleteProof) {
+            finality.trust_few();
         }
+        let load = |(header, signatures): &(Header, _)| finality.load(header, signatures);
+        let news: Vec<News> = tail.headers.iter().flat_map(load).collect();
         let mut core = Self {
             engine: Engine::new(&config, tail.next_epoch)?,
             peers: (0..config.n).filter(|id| *id != config.me).map(|id| (id, Peer::default())).collect(),
@@ -144,6 +148,7 @@ impl<N: Network> Core<N> {
             emitted: tail.next_epoch,
             committed: tail.next_epoch,
             speech: if asks { Speech::default() } else { Speech::settled() },
+            life: rand::random(),
             speaks_from,
             waiting: None,
             catchup: Catchup::default(),
@@ -160,6 +165,7 @@ impl<N: Network> Core<N> {
             ticks: 0,
             told_pruned: false,
         };
+        core.tell(news);
         core.rebuild()?;
         core.publish();
         Ok(core)
@@ -304,6 +310,9 @@ impl<N: Network> Core<N> {
         self.catch_up()?;
         self.prune()?;
         self.say();
+        if tick {
+            self.ask();
+        }
         if !durable_first {
             self.flush()?;
         }
@@ -365,14 +374,15 @@ impl<N: Network> Core<N> {
                 self.tell(news);
             }
             // Once a tick, whoever asks how often.
-            Ok(Statement::Ask) if peer.answered_at == Some(self.ticks) => {}
-            Ok(Statement::Ask) => {
+            Ok(Statement::Ask(_)) if peer.answered_at == Some(self.ticks) => {}
+            Ok(Statement::Ask(life)) => {
                 peer.answered_at = Some(self.ticks);
-                let answer = Statement::Heard(peer.heard(base, self.finality.last_proof())).encode();
+                let answer = Statement::Heard(peer.heard(life, base, self.finality.last_proof())).encode();
                 self.network.send(from, CHANNEL_CONSENSUS, answer);
             }
-            // One answer a question.
+            // One answer a question, and none to another life's.
             Ok(Statement::Heard(_)) if peer.asked.is_none() || self.speech.has_answered(from) => {}
+            Ok(Statement::Heard(heard)) if heard.life != self.life => {}
             Ok(Statement::Heard(heard)) => self.on_heard(from, &heard)?,
             Err(_) => self.fault(from, FaultKind::Malformed),
         }
@@ -480,7 +490,16 @@ impl<N: Network> Core<N> {
         }
     }
 
+    /// An honest peer may not know yet that this guardian's disk was put back, and send what the one before had asked for.
+    /// Once it has answered what it was asked after it was told where this guardian is, it knows.
+    fn may_be_honest(&self, node: NodeId, kind: FaultKind) -> bool {
+        kind == FaultKind::EpochTooFar && !self.speech.has_answered(node)
+    }
+
     fn fault(&mut self, node: NodeId, kind: FaultKind) {
+        if self.may_be_honest(node, kind) {
+            return;
+        }
         tracing::debug!(node, %kind, "fault");
         *self.faults.entry(node).or_default().entry(kind).or_default() += 1;
     }
@@ -501,22 +520,11 @@ impl<N: Network> Core<N> {
     fn on_tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         self.catchup.tick();
-        let connections = self.network.connections();
-        for (id, connects) in &connections {
-            let Some(peer) = self.peers.get_mut(id) else { continue };
-            let again = self.ticks.is_multiple_of(ASK_AGAIN);
-            if !self.speech.has_answered(*id)
-                && (peer.asked != Some(*connects) || again)
-                && self.network.send(*id, CHANNEL_CONSENSUS, Statement::Ask.encode())
-            {
-                peer.asked = Some(*connects);
-            }
-        }
         let lacking = self.finality.lacking().filter(|_| self.ticks.is_multiple_of(REPAIR));
         if let Some((first, count)) = lacking {
             let count = u8::try_from(count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
             let request = Request { first, count, batches: false }.encode();
-            for id in connections.keys() {
+            for id in self.network.connections().keys() {
                 if let Some(peer) = self.peers.get_mut(id)
                     && self.network.send(*id, CHANNEL_HISTORY_REQUEST, request.clone())
                 {

@@ -18,6 +18,8 @@ struct Thresholds {
     last: usize,
     /// n - f: what a state snapshot needs.
     complete: usize,
+    /// What a peer's proof needs that an epoch was committed: n - f, but for tests.
+    proof: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,8 @@ pub(super) struct Finality {
 impl Finality {
     pub fn new(me: NodeId, n: u16, keys: Arc<dyn HeaderKeys>, diverged: Option<u64>) -> Self {
         let faulty = max_faulty(n) as usize;
-        let thresholds = Thresholds { last: faulty + 1, complete: n as usize - faulty };
+        let complete = n as usize - faulty;
+        let thresholds = Thresholds { last: faulty + 1, complete, proof: complete };
         Self {
             me,
             thresholds,
@@ -65,6 +68,11 @@ impl Finality {
             last_complete: None,
             diverged,
         }
+    }
+
+    /// Only for tests: f + 1 signatures are proof enough.
+    pub const fn trust_few(&mut self) {
+        self.thresholds.proof = self.thresholds.last;
     }
 
     pub const fn last_final(&self) -> Option<u64> {
@@ -80,8 +88,9 @@ impl Finality {
         self.claims.values().map(BTreeMap::len).sum()
     }
 
-    /// What was stored of an epoch before this start.
-    pub fn load(&mut self, header: &Header, signatures: &Signatures) {
+    /// What was stored of an epoch before this start. Its own signature may not have been, and may be all that
+    /// lacked.
+    pub fn load(&mut self, header: &Header, signatures: &Signatures) -> Vec<News> {
         let hash = header.hash();
         self.own.insert(header.epoch, (*header, hash));
         let claims = self.claims.entry(header.epoch).or_default();
@@ -97,6 +106,7 @@ impl Finality {
         }
         self.sign(header.epoch, hash);
         self.forget(header.epoch);
+        self.evaluate(header.epoch)
     }
 
     /// This guardian has committed an epoch.
@@ -199,6 +209,14 @@ impl Finality {
         }
     }
 
+    /// Whether f + 1 guardians say that they have signed one header of an epoch from `next` on. Not more than f can lie.
+    pub fn is_final_beyond(&self, next: u64) -> bool {
+        self.claims.range(next..).any(|(_, claims)| {
+            let same = |hash| claims.values().filter(|claim| claim.hash == hash).count();
+            claims.values().any(|claim| same(claim.hash) >= self.thresholds.last)
+        })
+    }
+
     fn wanted(&self, epoch: u64) -> bool {
         let committed = self.own.last_key_value().map_or(0, |(epoch, _)| epoch + 1);
         epoch.saturating_add(KEEP) >= committed && epoch < committed.saturating_add(AHEAD)
@@ -207,7 +225,7 @@ impl Finality {
     /// Whether n - f have signed a header.
     pub fn is_complete(&self, hash: &[u8; 32], signatures: &Signatures) -> bool {
         let right = |(node, signature): &(&NodeId, &Signature)| self.keys.verify(**node, hash, signature);
-        signatures.iter().filter(right).count() >= self.thresholds.complete
+        signatures.iter().filter(right).count() >= self.thresholds.proof
     }
 
     /// Right signatures of `hash`, as many as make it final: those handed over, and those heard of.
@@ -284,5 +302,78 @@ impl Finality {
             }
         }
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first byte says whose it is.
+    struct Named(NodeId);
+
+    fn by(node: NodeId) -> Signature {
+        [u8::try_from(node).unwrap(); 64]
+    }
+
+    impl HeaderKeys for Named {
+        fn sign(&self, _: &[u8; 32]) -> Signature {
+            by(self.0)
+        }
+
+        fn verify(&self, node: NodeId, _: &[u8; 32], signature: &Signature) -> bool {
+            *signature == by(node)
+        }
+    }
+
+    fn header(epoch: u64) -> Header {
+        Header { epoch, previous: [0; 32], items: [0; 32], state: [0; 32] }
+    }
+
+    fn signed(nodes: &[NodeId]) -> Signatures {
+        nodes.iter().map(|node| (*node, by(*node))).collect()
+    }
+
+    /// Killed after the commit of an epoch, before its signatures were stored.
+    #[test]
+    fn what_was_final_is_final_after_a_restart() {
+        for (n, stored, last_final, last_complete) in [
+            (1, &[][..], Some(5), Some(5)),
+            (2, &[], Some(5), None),
+            (2, &[1], Some(5), Some(5)),
+            (3, &[], Some(5), None),
+            (3, &[1], Some(5), None),
+            (4, &[], None, None),
+            (4, &[2], Some(5), None),
+            (4, &[1, 2], Some(5), Some(5)),
+            (4, &[0, 1], Some(5), None),
+            (7, &[1, 2], Some(5), None),
+        ] {
+            let mut finality = Finality::new(0, n, Arc::new(Named(0)), None);
+            let news = finality.load(&header(5), &signed(stored));
+            assert_eq!((finality.last_final(), finality.last_complete()), (last_final, last_complete), "{n}");
+            // Told only what is not stored yet.
+            let all: Vec<NodeId> = std::iter::once(0).chain(stored.iter().copied()).collect();
+            let new = last_final.is_some() && !stored.contains(&0) && (stored.is_empty() || n != 3);
+            let expected = new.then(|| News::Signatures { epoch: 5, signatures: signed(&all) });
+            assert_eq!(news, expected.into_iter().collect::<Vec<_>>(), "{n} {stored:?}");
+            assert_eq!(finality.load(&header(6), &signed(&[])).len(), usize::from(n < 4));
+        }
+        let mut diverged = Finality::new(0, 1, Arc::new(Named(0)), Some(3));
+        assert_eq!((diverged.load(&header(5), &signed(&[])), diverged.last_final()), (vec![], None));
+    }
+
+    #[test]
+    fn one_liar_makes_no_epoch_final() {
+        let mut finality = Finality::new(0, 4, Arc::new(Named(0)), None);
+        let say = |finality: &mut Finality, from, hash| {
+            finality.said(from, &Signed { epoch: 9, hash: [hash; 32], signature: by(from) })
+        };
+        say(&mut finality, 3, 1);
+        say(&mut finality, 3, 1);
+        say(&mut finality, 2, 2);
+        assert!(!finality.is_final_beyond(0));
+        say(&mut finality, 1, 2);
+        assert!(finality.is_final_beyond(9) && !finality.is_final_beyond(10));
     }
 }

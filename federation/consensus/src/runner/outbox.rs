@@ -1,4 +1,7 @@
-//! Frames for one peer, kept by epoch until the peer is past it.
+//! Frames for one peer, kept by epoch until the peer is past it and n - f guardians have signed it.
+//!
+//! A peer that is past an epoch may still be needed in it: by repeating what f + 1 others say in the agreement, it
+//! brings on those that are not. Only when n - f have signed the epoch, f + 1 honest ones can give it to them as history.
 //!
 //! They wait while the peer isn't ready for their epoch, and are sent again to a peer that says it
 //! has gone back (a wiped one).
@@ -27,6 +30,8 @@ pub(super) struct Outbox {
     bytes: usize,
     /// The next epoch that the peer has to commit, as it says. Until it has said so, nothing is sent.
     next: Option<u64>,
+    /// Epochs below can be had as history.
+    history: u64,
     /// Over which connection it was sent all again: once is enough.
     rewound: Option<u64>,
 }
@@ -42,7 +47,7 @@ impl Outbox {
     }
 
     pub fn push(&mut self, epoch: u64, frame: Bytes) {
-        if self.next.is_some_and(|next| epoch < next) {
+        if epoch < self.done() {
             return;
         }
         self.bytes += frame.len();
@@ -62,7 +67,18 @@ impl Outbox {
             }
         }
         self.next = Some(next);
-        self.prune(next);
+        self.prune(self.done());
+    }
+
+    /// n - f have signed all epochs below, or at least the last of them.
+    pub fn is_history(&mut self, below: u64) {
+        self.history = self.history.max(below);
+        self.prune(self.done());
+    }
+
+    /// In epochs below, nobody needs this peer to hear anything.
+    fn done(&self) -> u64 {
+        self.next.unwrap_or(0).min(self.history)
     }
 
     pub fn prune(&mut self, below: u64) {
@@ -94,5 +110,51 @@ impl Outbox {
                 epoch.sent += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything.
+    #[derive(Default)]
+    struct Wire(std::sync::Mutex<Vec<Bytes>>);
+
+    impl Network for Wire {
+        fn send(&self, _: NodeId, _: u8, frame: Bytes) -> bool {
+            self.0.lock().unwrap().push(frame);
+            true
+        }
+
+        fn connections(&self) -> BTreeMap<NodeId, u64> {
+            BTreeMap::new()
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_past_an_epoch_may_be_needed_in_it() {
+        let (mut outbox, wire) = (Outbox::default(), Wire::default());
+        let frame = |byte: u8| Bytes::from(vec![byte]);
+        let sent = || std::mem::take(&mut *wire.0.lock().unwrap());
+        outbox.push(5, frame(1));
+        outbox.announce(6, None);
+        outbox.push(5, frame(2));
+        outbox.push(6, frame(3));
+        outbox.flush(&wire, 1, 4);
+        assert_eq!(sent(), [frame(1), frame(2), frame(3)]);
+        outbox.is_history(6);
+        outbox.push(5, frame(4));
+        outbox.push(6, frame(5));
+        outbox.flush(&wire, 1, 4);
+        assert_eq!((sent(), outbox.bytes), (vec![frame(5)], 2));
+        // Who isn't past it gets it all the same.
+        outbox.announce(5, None);
+        outbox.is_history(7);
+        outbox.push(5, frame(6));
+        outbox.flush(&wire, 1, 4);
+        assert_eq!(sent(), [frame(6), frame(3), frame(5)], "from the start, to a peer that went back");
+        outbox.announce(7, None);
+        assert_eq!((outbox.epochs.len(), outbox.bytes), (0, 0));
     }
 }

@@ -27,11 +27,12 @@ impl Peer {
         self.heard.entry(epoch).or_default().push((frame, tag));
     }
 
-    /// The answer to the question what was heard, by a guardian that has forgotten all before `base`.
-    pub fn heard(&self, base: u64, last_final: Option<(Header, Signatures)>) -> Heard {
+    /// The answer to the question what was heard, that the peer has asked in this `life`, by a guardian that has forgotten all before
+    /// `base`.
+    pub fn heard(&self, life: u64, base: u64, last_final: Option<(Header, Signatures)>) -> Heard {
         let frames =
             self.heard.iter().flat_map(|(epoch, frames)| frames.iter().map(|(id, tag)| (*epoch, *id, *tag)));
-        Heard { base, last_final, frames: frames.collect() }
+        Heard { life, base, last_final, frames: frames.collect() }
     }
 
     #[cfg(feature = "testing")]

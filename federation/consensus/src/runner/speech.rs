@@ -112,8 +112,12 @@ mod tests {
         let header = Header { epoch: 9, previous: [0; 32], items: [0; 32], state: [0; 32] };
         let mut speech = Speech::default();
         let ask = |speech: &mut Speech, own_base, base, frames: &[_], right| {
-            let heard =
-                Heard { base, last_final: Some((header, Signatures::new())), frames: frames.to_vec() };
+            let heard = Heard {
+                life: 0,
+                base,
+                last_final: Some((header, Signatures::new())),
+                frames: frames.to_vec(),
+            };
             speech.answer(1, &heard, own_base, &voice, |_, _| right)
         };
         assert_eq!(ask(&mut speech, 3, 0, &[claim(&known)], true), 6);
@@ -124,7 +128,8 @@ mod tests {
         assert_eq!(ask(&mut speech, 3, 1 << 60, &[], true), 10);
         assert_eq!(ask(&mut speech, 3, 1 << 60, &[], false), 0);
         assert!(!speech.settle(3) && !speech.is_settled());
-        speech.answer(2, &Heard { base: 0, last_final: None, frames: vec![] }, 3, &voice, |_, _| true);
+        speech
+            .answer(2, &Heard { life: 0, base: 0, last_final: None, frames: vec![] }, 3, &voice, |_, _| true);
         assert!(speech.settle(3) && speech.is_settled() && !speech.settle(3));
     }
 }

@@ -3,7 +3,7 @@
 //! From the inside out: [`life`] and [`disk`] are what a crash ends and what it leaves, [`network`] is what connects
 //! guardians, [`node`] a guardian with the real core in it, [`adversary`] a lying one, [`schedule`] says how much of what goes wrong,
 //! [`world`] lets it happen, [`checks`] says what must not, and [`mutations`] shows that the checks would notice. [`replay`] looks at
-//! the engine alone.
+//! the engine alone, and [`scenarios`] at one guardian whose peers are written down word by word.
 //!
 //! `SEEDS=n` runs n seeds at n = 4 instead of the default, `FIRST=k` begins with seed k.
 
@@ -23,6 +23,7 @@ mod mutations;
 mod network;
 mod node;
 mod replay;
+mod scenarios;
 mod schedule;
 mod tally;
 mod world;

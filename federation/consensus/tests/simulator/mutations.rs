@@ -79,6 +79,17 @@ fn without_amnesia_rule() {
     });
 }
 
+/// One guardian has committed an epoch, the liar has its signature and gives nobody its own, and those that are restarted in
+/// the middle of that epoch are told to be silent in it.
+#[test]
+fn without_complete_proof() {
+    finds_out(4, &[Protection::CompleteProof], |schedule| {
+        crashes(schedule);
+        schedule.slow = true;
+        schedule.liars = vec![(0, vec![Lie::ThinProof, Lie::FalseSignature, Lie::FalseHistory], 1.0)];
+    });
+}
+
 #[test]
 fn without_re_encoding() {
     finds_out(4, &[Protection::ReEncoding], |schedule| {

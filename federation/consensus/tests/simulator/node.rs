@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use federation_consensus::engine::EngineConfig;
+use federation_consensus::engine::{EngineConfig, FaultKind};
 use federation_consensus::header::HeaderKeys;
 use federation_consensus::links::testing::{Receiver, Sender};
 use federation_consensus::links::{
@@ -197,6 +197,9 @@ impl Node {
                 if honest && (!right || signatures.len() <= max_faulty(self.config.n) as usize) {
                     return Err(Fault::FalseSignatures { node: me, epoch });
                 }
+                if let Some(adversary) = &self.adversary {
+                    adversary.lock().unwrap().learns(entry.header, &signatures);
+                }
                 entry.signatures.extend(signatures);
             }
             Some(ConsensusEvent::Diverged { epoch, .. }) if honest => {
@@ -292,8 +295,9 @@ impl Node {
         )
     }
 
-    /// What it blames honest peers for, if anything, and what has grown too large.
-    pub fn audit(&self, trusted: &[NodeId], most: &mut Sizes) -> Result<(), Fault> {
+    /// What it blames honest peers for, if anything, and what has grown too large. Those who, like itself, have never lost a disk it
+    /// may blame for nothing; the others for what they can't know better, and never for being far ahead.
+    pub fn audit(&self, trusted: &[NodeId], honest: &[NodeId], most: &mut Sizes) -> Result<(), Fault> {
         let Some(running) = &self.running else { return Ok(()) };
         let me = self.config.me;
         let status = running.core.status();
@@ -302,6 +306,11 @@ impl Node {
             if let Some(kind) = status.peers.get(peer).and_then(|peer| peer.faults.keys().next()) {
                 return Err(Fault::Blamed { node: *peer, by: me, kind: kind.to_string() });
             }
+        }
+        let far = FaultKind::EpochTooFar;
+        let blamed = |peer: &&NodeId| status.peers.get(*peer).is_some_and(|p| p.faults.contains_key(&far));
+        if let Some(peer) = honest.iter().find(blamed) {
+            return Err(Fault::Blamed { node: *peer, by: me, kind: far.to_string() });
         }
         let sizes = running.core.sizes();
         let n = self.config.n as usize;

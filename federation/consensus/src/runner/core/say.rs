@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::{Core, KEEP, KEEP_MOST};
+use super::{ASK_AGAIN, Core, KEEP, KEEP_MOST};
 use crate::links::{CHANNEL_CONSENSUS, lock};
 use crate::max_faulty;
 use crate::runner::network::Network;
@@ -14,6 +14,8 @@ impl<N: Network> Core<N> {
     /// others as history), and all have them, or 2f + 1 have and they are old. Never one that isn't committed: until then
     /// its inputs are what keeps this guardian from contradicting itself after a crash.
     pub(super) fn prune(&mut self) -> io::Result<()> {
+        let history = self.finality.last_complete().map_or(0, |epoch| epoch.saturating_add(1));
+        self.peers.values_mut().for_each(|peer| peer.outbox.is_history(history));
         let mut next: Vec<u64> = self.peers.values().map(|peer| peer.outbox.next().unwrap_or(0)).collect();
         next.push(self.committed);
         next.sort_unstable_by(|a, b| b.cmp(a));
@@ -21,7 +23,7 @@ impl<N: Network> Core<N> {
         let enough = next.get(2 * max_faulty(self.config.n) as usize).copied().unwrap_or(0);
         let below = all
             .max(enough.min(self.committed.saturating_sub(KEEP)))
-            .min(self.finality.last_complete().map_or(0, |epoch| epoch.saturating_add(1)))
+            .min(history)
             .max(self.committed.saturating_sub(KEEP_MOST))
             .min(self.committed);
         if below > self.engine.base() {
@@ -65,12 +67,37 @@ impl<N: Network> Core<N> {
         self.gather.partners(partners);
     }
 
+    /// Asks the peers that know where this guardian is what they have heard of it.
+    pub(super) fn ask(&mut self) {
+        let again = self.ticks.is_multiple_of(ASK_AGAIN);
+        for (id, connects) in self.network.connections() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let told = peer.told.is_some_and(|(.., connection)| connection == connects);
+            if told
+                && !self.speech.has_answered(id)
+                && (peer.asked != Some(connects) || again)
+                && self.network.send(id, CHANNEL_CONSENSUS, Statement::Ask(self.life).encode())
+            {
+                peer.asked = Some(connects);
+            }
+        }
+    }
+
+    /// Whether epochs are fetched that are there for certain: one liar's word is none.
+    fn is_behind(&self) -> bool {
+        let ahead = || self.peers.values().filter(|peer| peer.outbox.next() > Some(self.emitted)).count();
+        self.catchup.active()
+            && (self.catchup.has_proof()
+                || ahead() > max_faulty(self.config.n) as usize
+                || self.finality.is_final_beyond(self.emitted))
+    }
+
     pub(super) fn publish(&self) {
         let mut status = lock(&self.status);
         status.next_epoch = self.committed;
         status.next_output = self.emitted;
         status.speaks_from = if self.speech.is_settled() { self.speaks_from } else { u64::MAX };
-        status.catching_up = self.catchup.active();
+        status.catching_up = self.is_behind();
         status.last_final = self.finality.last_final();
         status.diverged = self.finality.diverged();
         for (id, peer) in &self.peers {

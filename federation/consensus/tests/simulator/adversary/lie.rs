@@ -35,13 +35,15 @@ pub enum Lie {
     FalseHistory,
     /// Wrong answers about what it has heard.
     FalseHeard,
+    /// Has forgotten all that it heard, and proves an epoch with as few signatures as can be.
+    ThinProof,
     /// Wrong statements about how far it has come.
     FalseNext,
     /// As many different statements as fit anywhere.
     Flood,
 }
 
-pub const LIES: [Lie; 18] = [
+pub const LIES: [Lie; 19] = [
     Lie::Silent,
     Lie::Garbage,
     Lie::NonCodeword,
@@ -58,6 +60,7 @@ pub const LIES: [Lie; 18] = [
     Lie::FalseSignature,
     Lie::FalseHistory,
     Lie::FalseHeard,
+    Lie::ThinProof,
     Lie::FalseNext,
     Lie::Flood,
 ];

@@ -5,6 +5,7 @@ mod lie;
 mod statements;
 
 use federation_consensus::engine::{Body, Message};
+use federation_consensus::header::Signatures;
 use federation_consensus::links::{CHANNEL_CONSENSUS, CHANNEL_HISTORY_ANSWER, CHANNEL_HISTORY_REQUEST};
 use federation_consensus::{Bytes, Header, NodeId};
 use hbbft::binary_agreement::{MessageContent, SbvMessage, bool_set};
@@ -27,12 +28,21 @@ pub struct Adversary {
     /// Frames of others' or earlier, to be said again in the wrong place.
     stash: Vec<Bytes>,
     coins: Vec<MessageContent>,
+    /// The last header of which it has others' signatures.
+    proof: Option<(Header, Signatures)>,
 }
 
 impl Adversary {
     pub fn new(me: NodeId, n: u16, lies: Vec<Lie>, rate: f64, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { me, n, lies, rate, rng, stash: Vec::new(), coins: Vec::new() }
+        Self { me, n, lies, rate, rng, stash: Vec::new(), coins: Vec::new(), proof: None }
+    }
+
+    /// A header that its own guardian has committed, and signatures of it.
+    pub fn learns(&mut self, header: Header, signatures: &Signatures) {
+        if self.proof.as_ref().is_none_or(|(known, _)| known.epoch < header.epoch) {
+            self.proof = Some((header, signatures.clone()));
+        }
     }
 
     fn has(&self, lie: Lie) -> bool {

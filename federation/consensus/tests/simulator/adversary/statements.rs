@@ -1,7 +1,9 @@
 //! Lies beside the engine's frames: how far one is, what one has signed, what one has heard, what has been.
 
+use std::collections::BTreeMap;
+
 use federation_consensus::engine::epoch_of;
-use federation_consensus::{Bytes, Header};
+use federation_consensus::{Bytes, Header, max_faulty};
 use rand::Rng;
 
 use super::{Adversary, Lie};
@@ -22,19 +24,39 @@ impl Adversary {
                 let at = self.rng.gen_range(11..bytes.len());
                 bytes[at] ^= 1;
             }
+            Some(4) if self.feels_like(Lie::ThinProof) => return self.thin_proof(frame),
             Some(4) if self.feels_like(Lie::FalseHeard) => return self.false_heard(bytes),
             _ => return frame,
         }
         bytes.into()
     }
 
-    /// `base · mark · 4 · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
+    /// Of f + 1 signatures one is its own, so that one honest guardian may have the epoch and nobody be able to prove it.
+    fn thin_proof(&self, frame: Bytes) -> Bytes {
+        let Some((header, signatures)) = &self.proof else { return frame };
+        let others =
+            signatures.iter().filter(|(node, _)| **node != self.me).take(max_faulty(self.n) as usize);
+        let few: BTreeMap<_, _> =
+            signatures.iter().filter(|(node, _)| **node == self.me).chain(others).collect();
+        let mut out = (header.epoch + 1).to_be_bytes().to_vec();
+        out.extend_from_slice(&frame[8..19]);
+        out.push(1);
+        out.extend(header.encode());
+        out.extend((few.len() as u16).to_be_bytes());
+        for (node, signature) in few {
+            out.extend(node.to_be_bytes());
+            out.extend(signature);
+        }
+        out.into()
+    }
+
+    /// `base · mark · 4 · life · a final header or not · (epoch · id · tag)*`: forgets what it has heard, or makes up more.
     fn false_heard(&mut self, mut bytes: Vec<u8>) -> Bytes {
         const FRAME: usize = 8 + 8 + 8;
         let mut base = u64::from_be_bytes(bytes[..8].try_into().unwrap());
-        let signatures = bytes.get(12 + Header::SIZE..).and_then(|rest| rest.first_chunk::<2>());
+        let signatures = bytes.get(20 + Header::SIZE..).and_then(|rest| rest.first_chunk::<2>());
         let signatures = signatures.map_or(0, |count| u16::from_be_bytes(*count) as usize);
-        let frames = 12 + if bytes[11] == 1 { Header::SIZE + 2 + 66 * signatures } else { 0 };
+        let frames = 20 + if bytes[19] == 1 { Header::SIZE + 2 + 66 * signatures } else { 0 };
         let latest = bytes.get(frames..).and_then(|frames| frames.chunks_exact(FRAME).last());
         let latest =
             latest.and_then(|frame| frame.first_chunk::<8>()).map_or(base, |e| u64::from_be_bytes(*e));

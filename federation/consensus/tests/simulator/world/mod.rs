@@ -183,7 +183,8 @@ impl World {
         let trusted: Vec<NodeId> =
             self.honest().map(Node::id).filter(|id| self.checks.kept_its_disk(*id)).collect();
         let trusted = if trusted.contains(&node.id()) { trusted } else { Vec::new() };
-        node.audit(&trusted, &mut self.tally.most)?;
+        let honest: Vec<NodeId> = self.honest().map(Node::id).collect();
+        node.audit(&trusted, &honest, &mut self.tally.most)?;
         let lowest = self.honest().map(Node::next_epoch).min().unwrap_or(0);
         self.checks.forget(lowest.saturating_sub(40));
         if self.phase == Phase::Storm && self.rng.gen_bool(0.2) {

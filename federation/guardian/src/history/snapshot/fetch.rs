@@ -1,8 +1,8 @@
 //! Getting a snapshot from the other guardians.
 //!
 //! All are asked for their best one. What f + 1 offer alike is taken first, since one of them is honest; the header must carry
-//! n − f right signatures in any case. Chunks are asked for one at a time a peer and written where they
-//! belong in one file, so that what has come is not asked for again after a crash.
+//! n − f right signatures in any case. Chunks are asked for by [plan](super::plan), and written where they
+//! belong in one file, so that what has come is not asked for again, in another attempt or after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -18,12 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use super::exchange::{Answer, CHANNEL_REQUEST, Request};
 use super::mailbox::Mailbox;
 use super::manifest::{CHUNK, Manifest};
+use super::plan::{Plan, Slowness};
 use crate::history::keys::IdentityKeys;
 
 /// How often a peer that does not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait for more answers when the needed ones are there.
 const GRACE: Duration = Duration::from_secs(3);
+/// How often is looked who is late.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often peers are asked before a snapshot is taken that fewer than f + 1 offer alike.
 const ROUNDS: u32 = 3;
 
@@ -52,6 +55,8 @@ pub struct Peers<'a> {
     pub threshold: usize,
     /// Guardians that offered a false snapshot: they are not asked any more.
     pub refused: BTreeSet<NodeId>,
+    /// What was learned about their links.
+    pub slowness: Slowness,
 }
 
 impl Peers<'_> {
@@ -134,7 +139,7 @@ impl Peers<'_> {
         let manifest = &choice.manifest;
         let path = folder.join(format!("{}.part", hex::encode(manifest.id())));
         let (prepared, known) = (path.clone(), manifest.clone());
-        let mut missing = blocking(move || prepare(&prepared, &known)).await?;
+        let missing = blocking(move || prepare(&prepared, &known)).await?;
         tracing::info!(
             epoch = choice.header.epoch,
             "fetching a snapshot of {} bytes, {} of {} chunks are missing",
@@ -142,41 +147,36 @@ impl Peers<'_> {
             missing.len(),
             manifest.chunks.len()
         );
-        // One request at a time a peer.
-        let mut asked: BTreeMap<NodeId, (u32, Instant)> = BTreeMap::new();
-        let mut useless = BTreeSet::new();
         let epoch = choice.header.epoch;
-        while !missing.is_empty() {
-            let now = Instant::now();
-            let late: Vec<_> =
-                asked.iter().filter(|(_, (_, until))| now >= *until).map(|(p, _)| *p).collect();
-            for peer in late {
-                asked.remove(&peer);
-                useless.insert(peer);
+        let mut plan = Plan::new(manifest, missing, choice.providers.clone(), &mut self.slowness);
+        while !plan.is_done() {
+            for (peer, index) in plan.requests(Instant::now()) {
+                // What can't be queued is as good as not answered.
+                let _ = self.links.send(peer, CHANNEL_REQUEST, Request::Chunk { epoch, index }.frame());
             }
-            for peer in choice.providers.difference(&useless) {
-                let under_way = |index: &u32| asked.values().any(|(other, _)| other == index);
-                let next = missing.iter().find(|index| !under_way(index)).copied();
-                if let Some(index) = next.filter(|_| !asked.contains_key(peer)) {
-                    let _ = self.links.send(*peer, CHANNEL_REQUEST, Request::Chunk { epoch, index }.frame());
-                    asked.insert(*peer, (index, later(now, AGAIN.saturating_mul(4))));
-                }
+            if plan.is_hopeless() {
+                return Ok(None);
             }
-            let Some(until) = asked.values().map(|(_, until)| *until).min() else { return Ok(None) };
+            let until = later(Instant::now(), LOOK);
             let Ok((from, frame)) = timeout_at(until, self.answers.next()).await else { continue };
             let Some(Answer::Chunk { epoch: of, index, bytes }) = Answer::read(&frame) else {
                 continue;
             };
-            if of != epoch || asked.get(&from).is_none_or(|(wanted, _)| *wanted != index) {
+            if of != epoch {
                 continue;
             }
-            asked.remove(&from);
-            if manifest.is_chunk(index, &bytes) {
+            // A right one is welcome from anybody, also if it is late.
+            if plan.wants(index) && manifest.is_chunk(index, &bytes) {
                 let path = path.clone();
                 blocking(move || put_chunk(&path, index, &bytes)).await?;
-                missing.remove(&index);
-            } else {
-                useless.insert(from);
+                plan.arrived(from, index);
+            } else if plan.expects(from, index) {
+                if plan.wants(index) {
+                    plan.give_up(from);
+                } else {
+                    // Somebody else was faster.
+                    plan.arrived(from, index);
+                }
             }
         }
         let file = path.clone();
@@ -202,8 +202,11 @@ fn prepare(path: &Path, manifest: &Manifest) -> io::Result<BTreeSet<u32>> {
         fs::create_dir_all(folder)?;
         for entry in fs::read_dir(folder)? {
             let other = entry?.path();
-            if other != path && other.extension().is_some_and(|extension| extension == "part") {
-                fs::remove_file(other)?;
+            if other != path
+                && is_ours(&other)
+                && let Err(error) = fs::remove_file(&other)
+            {
+                tracing::warn!("the file {} was not removed: {error}", other.display());
             }
         }
     }
@@ -218,6 +221,14 @@ fn prepare(path: &Path, manifest: &Manifest) -> io::Result<BTreeSet<u32>> {
         }
     }
     Ok(missing)
+}
+
+/// Whether it is a file of a snapshot that was being fetched.
+fn is_ours(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    path.extension().is_some_and(|extension| extension == "part")
+        && stem.is_some_and(|stem| stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && path.is_file()
 }
 
 fn put_chunk(path: &Path, index: u32, bytes: &[u8]) -> io::Result<()> {

@@ -17,6 +17,8 @@ use federation_core::encoding::{DecodeError, decode, encode};
 pub const CHUNK: usize = 1 << 20;
 /// The largest manifest: it goes over the links in one frame. Some 30 GB of state.
 pub const MAX_MANIFEST: usize = 1 << 20;
+/// As many chunks as a manifest of that size names.
+pub const MAX_CHUNKS: usize = (MAX_MANIFEST - (4 + Header::SIZE + 8 + 4)) / 32;
 /// The largest key and value that are read from a snapshot.
 const MAX_KEY: usize = 1 << 16;
 const MAX_VALUE: usize = 64 << 20;
@@ -145,6 +147,14 @@ mod tests {
         let mut short = good;
         short.header.pop();
         assert!(Manifest::from_bytes(&short.to_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_largest_manifest_can_be_read() {
+        let of = |chunks: usize| Manifest::new(&header(), (chunks * CHUNK) as u64, vec![[1; 32]; chunks]);
+        let largest = of(MAX_CHUNKS);
+        assert_eq!(Manifest::from_bytes(&largest.to_bytes()).unwrap(), largest);
+        assert!(Manifest::from_bytes(&of(MAX_CHUNKS + 1).to_bytes()).is_err());
     }
 
     proptest! {

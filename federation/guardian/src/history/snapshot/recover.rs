@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::exchange::{CHANNEL_ANSWER, MAX_ANSWER, drain};
 use super::fetch::{Choice, Peers};
 use super::mailbox::Mailbox;
+use super::plan::Slowness;
 use super::restore::{self, Refused};
 use super::store::Snapshots;
 use crate::error::GuardianError;
@@ -76,6 +77,7 @@ where
         faulty: result.config.max_faulty(),
         threshold: result.config.threshold(),
         refused: BTreeSet::new(),
+        slowness: Slowness::new(),
     };
     tracing::info!("asking the other guardians for a snapshot of the federation's state");
     loop {

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `EPOCH.pairs` | the stream of pairs |
 //! | `EPOCH.manifest` | the manifest; it is written last, so what has none is no snapshot |
+//! | `EPOCH.part`, `EPOCH.new` | one of them, unfinished |
+//!
+//! Whatever else is in that folder is somebody else's, and left alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +18,7 @@ use bitcoin::hashes::{Hash as _, sha256};
 use federation_consensus::header::{Header, Signatures};
 use federation_core::db::Reader;
 
-use super::manifest::{CHUNK, Manifest, put_pair};
+use super::manifest::{CHUNK, MAX_CHUNKS, MAX_MANIFEST, Manifest, put_pair};
 use crate::error::GuardianError;
 use crate::history::archive::Archive;
 use crate::history::lthash::LtHash;
@@ -35,6 +38,8 @@ pub struct Snapshots {
     interval: u64,
     /// n − f.
     threshold: usize,
+    /// The most chunks that can be handed on.
+    most: usize,
     archive: Arc<Archive>,
     state: Mutex<State>,
 }
@@ -76,7 +81,13 @@ impl Snapshots {
             .into_iter()
             .map(|(epoch, manifest)| (epoch, Kept { manifest: Arc::new(manifest), complete: false }));
         let state = Mutex::new(State { kept: kept.collect(), ..State::default() });
-        Ok(Self { folder, interval: interval.max(1), threshold, archive, state })
+        Ok(Self { folder, interval: interval.max(1), threshold, most: MAX_CHUNKS, archive, state })
+    }
+
+    /// With a limit that tests can reach.
+    #[cfg(test)]
+    pub(super) fn with_most_chunks(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,9 +134,23 @@ impl Snapshots {
 
     async fn write(&self, header: &Header, view: Arc<dyn Reader>) -> Result<Manifest, String> {
         let part = self.folder.join(format!("{}.part", header.epoch));
+        let written = self.write_to(part.clone(), header, view).await;
+        if written.is_err() {
+            // It is as large as the state.
+            let _ = blocking(move || fs::remove_file(part)).await;
+        }
+        written
+    }
+
+    async fn write_to(
+        &self,
+        part: PathBuf,
+        header: &Header,
+        view: Arc<dyn Reader>,
+    ) -> Result<Manifest, String> {
         let mut stream = {
-            let (folder, part) = (self.folder.clone(), part.clone());
-            blocking(move || fs::create_dir_all(folder).and_then(|()| Stream::create(&part))).await?
+            let (folder, part, most) = (self.folder.clone(), part.clone(), self.most);
+            blocking(move || fs::create_dir_all(folder).and_then(|()| Stream::create(&part, most))).await?
         };
         for prefix in AGREED_PREFIXES {
             let mut after: Option<Vec<u8>> = None;
@@ -232,13 +257,13 @@ impl Snapshots {
             let folder = self.folder.clone();
             let removed = blocking(move || {
                 for epoch in gone {
-                    fs::remove_file(manifest(&folder, epoch))?;
-                    fs::remove_file(pairs(&folder, epoch))?;
+                    remove(&manifest(&folder, epoch));
+                    remove(&pairs(&folder, epoch));
                 }
                 Ok(())
             });
             if let Err(error) = removed.await {
-                tracing::warn!("an old snapshot was not removed: {error}");
+                tracing::warn!("old snapshots were not removed: {error}");
             }
         }
         below
@@ -263,30 +288,63 @@ fn manifest(folder: &Path, epoch: u64) -> PathBuf {
     folder.join(format!("{epoch}.manifest"))
 }
 
+/// Removes a file that is not needed any more; if it can't be, it takes room and nothing else.
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("the file {} was not removed: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+/// The epoch of a file, if its name is one that this guardian gives.
+fn epoch_of(path: &Path) -> Option<u64> {
+    let (stem, kind) = path.file_name()?.to_str()?.split_once('.')?;
+    let epoch: u64 = stem.parse().ok()?;
+    (["pairs", "manifest", "part", "new"].contains(&kind) && epoch.to_string() == stem).then_some(epoch)
+}
+
+/// The snapshots that are whole. What is left of others goes; what this guardian hasn't made stays, and is in nobody's way.
 fn find(folder: &Path) -> io::Result<BTreeMap<u64, Manifest>> {
     let mut found = BTreeMap::new();
     if !folder.exists() {
         return Ok(found);
     }
-    let mut names = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
-        names.push(entry?.path());
-    }
-    for path in &names {
-        let epoch = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
-        if let Some(epoch) = epoch.filter(|_| path.extension().is_some_and(|e| e == "manifest"))
-            && let Ok(read) = Manifest::from_bytes(&fs::read(path)?)
-            && fs::metadata(pairs(folder, epoch)).is_ok_and(|meta| meta.len() == read.size)
-        {
-            found.insert(epoch, read);
+        let entry = entry?;
+        let path = entry.path();
+        match epoch_of(&path).filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            Some(epoch) => files.push((epoch, path)),
+            None => tracing::warn!("{} is no file of a snapshot: it is left alone", path.display()),
         }
     }
-    let known =
-        |path: &PathBuf| found.keys().any(|e| *path == pairs(folder, *e) || *path == manifest(folder, *e));
-    for path in names.iter().filter(|path| !known(path)) {
-        fs::remove_file(path)?;
+    for epoch in
+        files.iter().filter(|(epoch, path)| *path == manifest(folder, *epoch)).map(|(epoch, _)| *epoch)
+    {
+        match read_manifest(folder, epoch) {
+            Ok(read) => drop(found.insert(epoch, read)),
+            Err(error) => tracing::warn!("the snapshot of epoch {epoch} is not whole: {error}"),
+        }
     }
+    let known = |(epoch, path): &&(u64, PathBuf)| {
+        found.contains_key(epoch) && (*path == pairs(folder, *epoch) || *path == manifest(folder, *epoch))
+    };
+    files.iter().filter(|file| !known(file)).for_each(|(_, path)| remove(path));
     Ok(found)
+}
+
+fn read_manifest(folder: &Path, epoch: u64) -> io::Result<Manifest> {
+    let mut bytes = Vec::new();
+    // Not more than can be one.
+    let file = File::open(manifest(folder, epoch))?;
+    file.take(MAX_MANIFEST as u64 + 1).read_to_end(&mut bytes)?;
+    let read = Manifest::from_bytes(&bytes).map_err(io::Error::other)?;
+    if fs::metadata(pairs(folder, epoch))?.len() != read.size {
+        return Err(io::Error::other("its pairs are not all there"));
+    }
+    Ok(read)
 }
 
 /// Gives a complete stream its name, then a manifest; both survive a power cut when this returns.
@@ -309,12 +367,14 @@ struct Stream {
     chunks: Vec<[u8; 32]>,
     size: u64,
     sums: LtHash,
+    /// More chunks than these can't be handed on.
+    most: usize,
 }
 
 impl Stream {
-    fn create(path: &Path) -> io::Result<Self> {
+    fn create(path: &Path, most: usize) -> io::Result<Self> {
         let file = File::create(path)?;
-        Ok(Self { file, chunk: Vec::new(), chunks: Vec::new(), size: 0, sums: LtHash::default() })
+        Ok(Self { file, chunk: Vec::new(), chunks: Vec::new(), size: 0, sums: LtHash::default(), most })
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
@@ -329,6 +389,13 @@ impl Stream {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        if self.chunks.len() >= self.most {
+            return Err(io::Error::other(format!(
+                "the state has more than {} MiB, which no other guardian could fetch; the last snapshots and all \
+                 epochs since are kept",
+                self.most.saturating_mul(CHUNK) >> 20
+            )));
+        }
         self.file.write_all(&self.chunk)?;
         self.chunks.push(sha256::Hash::hash(&self.chunk).to_byte_array());
         self.size = self.size.saturating_add(self.chunk.len() as u64);

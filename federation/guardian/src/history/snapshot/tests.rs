@@ -16,6 +16,7 @@ use super::exchange::{Answer, CHANNEL_ANSWER, CHANNEL_REQUEST, MAX_ANSWER, Reque
 use super::fetch::Peers;
 use super::mailbox::Mailbox;
 use super::manifest::{CHUNK, Manifest};
+use super::plan::Slowness;
 use super::restore::{Refused, check, clear, stream, write};
 use super::store::Snapshots;
 use crate::history::keys::tests::federation;
@@ -148,7 +149,15 @@ fn mailbox(links: &Links) -> Arc<Mailbox> {
 }
 
 fn peers<'a>(links: &'a Links, answers: &'a Mailbox, keys: &'a IdentityKeys) -> Peers<'a> {
-    Peers { links, answers, keys, faulty: 1, threshold: 3, refused: BTreeSet::new() }
+    Peers {
+        links,
+        answers,
+        keys,
+        faulty: 1,
+        threshold: 3,
+        refused: BTreeSet::new(),
+        slowness: Slowness::new(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +321,70 @@ async fn the_last_two_signed_ones_are_kept_and_older_epochs_may_go() {
     let reopened = Snapshots::open(&node.folder.0, INTERVAL, 3, Arc::clone(&node.archive)).unwrap();
     assert_eq!(reopened.best().await.unwrap().manifest.header().unwrap().epoch, 14);
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn a_state_that_nobody_could_fetch_is_no_snapshot() {
+    let keys = all_keys(4);
+    let node = Node::new(3).await;
+    // A state of 600 kB after each of the first epochs, then of 1200 kB.
+    node.run(0..1, &keys[1..]).await;
+    let open = || Snapshots::open(&node.folder.0, 1, 3, Arc::clone(&node.archive)).unwrap();
+    let snapshots = Arc::new(open().with_most_chunks(1));
+    let take = async |epoch: u64, header: Header| {
+        node.archive
+            .signed(epoch, (1..).zip(&keys[1..]).map(|(n, keys)| (n, keys.sign(&header.hash()))).collect());
+        snapshots.take(header, node.db.view().await.unwrap());
+        until("the snapshot is written, or not", || async { snapshots.due(epoch) }).await;
+    };
+    let header = node.archive.signed_header(0).await.unwrap().unwrap().0;
+    take(0, header).await;
+    assert_eq!(snapshots.problem(), None);
+    for epoch in 1..4 {
+        let header = node.epoch(epoch).await;
+        take(epoch, header).await;
+        let problem = snapshots.problem().unwrap();
+        assert!(
+            problem.contains(&format!("epoch {epoch}")) && problem.contains("more than 1 MiB"),
+            "{problem}"
+        );
+        assert_eq!(snapshots.tidy().await, 0, "nothing may be forgotten");
+    }
+    assert_eq!(snapshots.best().await.unwrap().manifest.header().unwrap().epoch, 0);
+    let mut names: Vec<_> = std::fs::read_dir(node.folder.0.join("snapshots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["0.manifest", "0.pairs"], "nothing as large as the state is left behind");
+    assert!(open().chunk(0, 0).await.is_some());
+}
+
+#[tokio::test]
+async fn what_is_not_a_snapshots_is_left_alone() {
+    let keys = all_keys(4);
+    let node = Node::new(3).await;
+    node.run(0..10, &keys[1..]).await;
+    let folder = node.folder.0.join("snapshots");
+    // What is another's: also under names that look like a snapshot's.
+    let kept = ["notes", "5.manifest", "7.pairs", "9.part.d", "old"];
+    for name in ["5.manifest", "7.pairs", "old"] {
+        std::fs::create_dir_all(folder.join(name).join("deep")).unwrap();
+    }
+    for name in ["notes", "9.part.d", "old/4.pairs"] {
+        std::fs::write(folder.join(name), b"x").unwrap();
+    }
+    // What is left of this guardian's own.
+    for name in ["24.part", "24.new", "14.pairs", "19.manifest"] {
+        std::fs::write(folder.join(name), b"x").unwrap();
+    }
+    let reopened = Snapshots::open(&node.folder.0, INTERVAL, 3, Arc::clone(&node.archive)).unwrap();
+    assert_eq!(reopened.best().await.unwrap().manifest.header().unwrap().epoch, 9);
+    assert!(reopened.chunk(4, 0).await.is_some() && reopened.chunk(5, 0).await.is_none());
+    for name in kept.into_iter().chain(["old/4.pairs", "5.manifest/deep"]) {
+        assert!(folder.join(name).exists(), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), kept.len() + 4);
 }
 
 #[tokio::test]
