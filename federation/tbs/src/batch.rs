@@ -47,7 +47,7 @@ struct Equation<'a> {
     key: usize,
 }
 
-fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>) -> Vec<bool> {
+pub(crate) fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>) -> Vec<bool> {
     let mut hash = Sha256::new();
     hash.update(b"cln-federation/tbs/batch/v1");
     let mut keys: Vec<&G2> = Vec::new();

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::curve::{G2, hash_to_g1, pairings_equal};
+use crate::batch::verify_all;
+use crate::curve::{G2, hash_all_to_g1, hash_to_g1, pairings_equal};
 use crate::error::TbsError;
 use crate::keys::{PublicKey, PublicKeyShare, SecretKeyShare};
 use crate::lagrange;
@@ -49,4 +50,11 @@ pub fn combine_message(
 /// Whether this is the federation's signature of the message.
 pub fn verify_message(message: &[u8], signature: &MessageSignature, key: &PublicKey) -> bool {
     pairings_equal(&signature.0, &G2::generator(), &hash_to_g1(message, DST), &key.0)
+}
+
+/// Whether each of these is the federation's signature of its message, in the order given: two pairings for all of them, if
+/// they are.
+pub fn verify_messages(items: &[(&[u8], &MessageSignature)], key: &PublicKey) -> Vec<bool> {
+    let messages = hash_all_to_g1(items.iter().map(|(message, _)| *message), DST);
+    verify_all(items.iter().zip(&messages).map(|((_, signature), message)| (message, &signature.0, &key.0)))
 }
