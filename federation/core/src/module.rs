@@ -148,6 +148,11 @@ pub trait ServerModule: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Computes for several epochs at once what applying them will need: `items` with their epoch and guardian, in order,
+    /// and the `outputs` of their transactions, accepted or not. Pure, CPU-heavy, called on the pool while earlier epochs are
+    /// applied; for some epochs never. It may fill a bounded memory: that must not change what applying does, only how fast.
+    fn look_ahead(&self, _items: &[(u64, PeerId, Self::Item)], _outputs: &[(OutPoint, &Self::Output)]) {}
+
     /// Takes the money of an input, once for ever.
     async fn apply_input(
         &self,
@@ -223,6 +228,7 @@ pub trait DynModule: Send + Sync {
     fn read_output(&self, output: &Output) -> Result<AnyPrepared, ModuleError>;
     fn input_reads(&self, input: &Input, prepared: &AnyPrepared) -> Vec<Vec<u8>>;
     fn output_reads(&self, output: &AnyPrepared) -> Vec<Vec<u8>>;
+    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)]);
     async fn apply_input(
         &self,
         db: &mut Namespaced<'_>,
@@ -331,6 +337,16 @@ impl<M: ServerModule> DynModule for Erased<M> {
 
     fn output_reads(&self, output: &AnyPrepared) -> Vec<Vec<u8>> {
         known(output).map_or(Vec::new(), |output| self.0.output_reads(output))
+    }
+
+    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)]) {
+        let items: Vec<_> = items
+            .iter()
+            .filter_map(|(epoch, from, item)| Some((*epoch, *from, read(item, MAX_ITEM).ok()?)))
+            .collect();
+        let outputs: Vec<_> =
+            outputs.iter().filter_map(|(point, output)| Some((*point, known(output).ok()?))).collect();
+        self.0.look_ahead(&items, &outputs);
     }
 
     async fn apply_input(

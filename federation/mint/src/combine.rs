@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use federation_tbs::pool::map_pieces;
 use federation_tbs::{
-    BlindedMessage, BlindedSignature, BlindedSignatureShare, combine, verify_blinded_batch, verify_share,
+    BlindedMessage, BlindedSignature, BlindedSignatureShare, combine, verify_blinded_batch_on_pool,
+    verify_share,
 };
 
-use crate::{Denomination, MintConfig, PointBytes, parallel};
+use crate::{Denomination, MintConfig, PointBytes};
 
-/// Fewer outputs than this are not worth a thread: to decode and combine their shares, and to check what comes out, which
-/// takes a pairing a denomination in each piece.
-const DECODE_PIECE: usize = 3;
-const CHECK_PIECE: usize = 24;
+/// Fewer outputs than this are not worth a thread: to decode and combine their shares.
+const MIN_PIECE: usize = 3;
 
 /// A partial signature, decoded or not yet.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ pub(crate) fn combine_all(config: &MintConfig, jobs: Vec<Job>) -> Vec<Combined> 
     let mut open: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
     // Each round but the last takes at least one share away from each output that is still open.
     while !open.is_empty() {
-        let attempts = parallel::map_pieces(std::mem::take(&mut open), DECODE_PIECE, |piece| {
+        let attempts = map_pieces(std::mem::take(&mut open), MIN_PIECE, |piece| {
             piece.into_iter().map(|(place, job)| (place, attempt(config, job))).collect()
         });
         let mut checking = Vec::with_capacity(attempts.len());
@@ -54,8 +54,7 @@ pub(crate) fn combine_all(config: &MintConfig, jobs: Vec<Job>) -> Vec<Combined> 
             result.bad.extend(undecodable);
             checking.extend(attempt.map(|attempt| (place, attempt)));
         }
-        let checked = parallel::map_pieces(checking, CHECK_PIECE, |piece| check(config, piece));
-        for (place, attempt, guilty) in checked {
+        for (place, attempt, guilty) in check(config, checking) {
             let Some(result) = results.get_mut(place) else { continue };
             match guilty {
                 None => result.signature = attempt.signature,
@@ -89,7 +88,7 @@ fn check(config: &MintConfig, attempts: Vec<(usize, Attempt)>) -> Vec<(usize, At
             Some((attempt.job.blinded.clone(), attempt.signature.clone()?, key.clone()))
         })
         .collect();
-    let mut valid = verify_blinded_batch(&checks).into_iter();
+    let mut valid = verify_blinded_batch_on_pool(&checks).into_iter();
     attempts
         .into_iter()
         .map(|(place, attempt)| {

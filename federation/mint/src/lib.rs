@@ -26,7 +26,6 @@ pub mod config;
 pub mod denomination;
 pub mod error;
 #[cfg(any(feature = "server", feature = "client"))]
-mod parallel;
 pub mod types;
 
 #[cfg(feature = "client")]

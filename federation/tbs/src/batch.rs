@@ -55,7 +55,7 @@ pub fn verify_blinded_batch_on_pool(items: &[(BlindedMessage, BlindedSignature, 
 
 /// Who computes.
 #[derive(Clone, Copy)]
-enum Hands {
+pub(crate) enum Hands {
     /// The calling thread.
     Own,
     /// All cores.
@@ -97,7 +97,10 @@ struct Equation<'a> {
     key: usize,
 }
 
-fn verify_all<'a>(items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>, hands: Hands) -> Vec<bool> {
+pub(crate) fn verify_all<'a>(
+    items: impl Iterator<Item = (&'a G1, &'a G1, &'a G2)>,
+    hands: Hands,
+) -> Vec<bool> {
     let mut hash = Sha256::new();
     hash.update(b"cln-federation/tbs/batch/v1");
     let mut keys: Vec<&G2> = Vec::new();

@@ -62,4 +62,5 @@ pub use keys::{PublicKey, PublicKeyShare, SecretKeyShare};
 pub use lagrange::{MAX_GUARDIANS, threshold};
 pub use plain::{
     MessageSignature, SignatureShare, combine_message, sign_message, verify_message, verify_message_share,
+    verify_messages,
 };

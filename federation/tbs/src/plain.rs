@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::batch::{Hands, verify_all};
 use crate::curve::{Curve, Engine, G2};
 use crate::error::TbsError;
 use crate::keys::{PublicKey, PublicKeyShare, SecretKeyShare};
@@ -49,4 +50,12 @@ pub fn combine_message(
 /// Whether this is the federation's signature of the message.
 pub fn verify_message(message: &[u8], signature: &MessageSignature, key: &PublicKey) -> bool {
     Curve::pairings_equal(&signature.0, G2::generator(), &Curve::hash_to_g1(message, DST), &key.0)
+}
+
+/// Whether each of these is the federation's signature of its message, in the order given: two pairings for all of them, if
+/// they are.
+pub fn verify_messages(items: &[(&[u8], &MessageSignature)], key: &PublicKey) -> Vec<bool> {
+    let messages = Curve::hash_all_to_g1(items.iter().map(|(message, _)| *message), DST);
+    let equations = items.iter().zip(&messages);
+    verify_all(equations.map(|((_, signature), message)| (message, &signature.0, &key.0)), Hands::Own)
 }

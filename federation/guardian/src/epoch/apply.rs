@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use federation_core::db::DbError;
 use federation_core::encoding::tagged_hash;
@@ -35,15 +36,17 @@ pub struct Applied {
 
 /// Applies batches.
 pub struct Applier {
-    modules: Arc<Registry>,
-    verifier: Arc<Verifier>,
+    pub(super) modules: Arc<Registry>,
+    pub(super) verifier: Arc<Verifier>,
     versions: Versions,
+    /// The modules have been shown all epochs before this one.
+    pub(super) looked_at: AtomicU64,
 }
 
 impl Applier {
     /// For a federation's modules.
     pub fn new(modules: Arc<Registry>, verifier: Arc<Verifier>, versions: Versions) -> Self {
-        Self { modules, verifier, versions }
+        Self { modules, verifier, versions, looked_at: AtomicU64::new(0) }
     }
 
     /// Which rules are in force, and who knows newer ones.
@@ -88,39 +91,8 @@ impl Applier {
         Ok(applied)
     }
 
-    /// Verifies the transactions of several epochs at once, and reads at once what applying them will read.
-    ///
-    /// # Errors
-    /// If the work was cut off, or the database fails.
-    pub async fn look_ahead(
-        &self,
-        db: &WriteBatch,
-        contributions: Vec<&bytes::Bytes>,
-    ) -> Result<(), DbError> {
-        let verified = self.verify_ahead(contributions).await?;
-        self.read_ahead(db, &verified).await
-    }
-
-    /// Verifies the transactions of several epochs at once, so that it need not be done when they are applied.
-    ///
-    /// # Errors
-    /// If the work was cut off.
-    pub async fn verify_ahead(
-        &self,
-        contributions: Vec<&bytes::Bytes>,
-    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
-        let contributions =
-            contributions.into_iter().filter_map(|bytes| Contribution::from_bytes(bytes).ok());
-        let transactions: BTreeMap<_, _> = contributions
-            .flat_map(|contribution| contribution.transactions)
-            .filter_map(|bytes| Transaction::from_bytes(&bytes).ok())
-            .map(|transaction| (transaction.hash(), transaction))
-            .collect();
-        self.verifier.verify(transactions.into_iter().collect()).await
-    }
-
     /// One query for what applying these will read.
-    async fn read_ahead(
+    pub(super) async fn read_ahead(
         &self,
         db: &WriteBatch,
         transactions: &[Option<Arc<Verified>>],

@@ -61,7 +61,7 @@ impl Arrivals {
         let mut group = Vec::new();
         while group.len() < EPOCHS && bytes < BYTES {
             let Some(batch) = self.batches.pop_front() else { break };
-            bytes = batch.contributions.values().fold(bytes, |sum: usize, one| sum.saturating_add(one.len()));
+            bytes = size(&batch, bytes);
             let last = ends(batch.epoch);
             group.push(batch);
             if last {
@@ -73,8 +73,18 @@ impl Arrivals {
 
     /// The epochs after that, as far as they are here.
     pub fn following(&self) -> impl Iterator<Item = &Batch> {
-        self.batches.iter().take(EPOCHS)
+        let mut bytes = 0;
+        self.batches.iter().take(EPOCHS).take_while(move |batch| {
+            let before = bytes;
+            bytes = size(batch, before);
+            before < BYTES
+        })
     }
+}
+
+/// The bytes of its contributions, and `before`.
+fn size(batch: &Batch, before: usize) -> usize {
+    batch.contributions.values().fold(before, |sum, one| sum.saturating_add(one.len()))
 }
 
 #[cfg(test)]
@@ -132,6 +142,9 @@ mod tests {
         let mut next = 0;
         while next < 200 {
             assert!(arrivals.wait().await && arrivals.event().is_none());
+            assert!(arrivals.following().count() <= EPOCHS);
+            let large = arrivals.following().filter(|batch| batch.epoch >= 100);
+            assert!(large.count() <= 2);
             let group = arrivals.group(|_| false);
             assert_eq!(epochs(&group), (next..next + group.len() as u64).collect::<Vec<_>>());
             next += group.len() as u64;

@@ -11,9 +11,12 @@ use federation_core::PeerId;
 use federation_core::module::Epoch;
 use federation_store::WriteBatch;
 
-use super::apply::Applied;
+use super::ahead::Said;
+use super::apply::{Applied, Applier};
+use super::pool::Pool;
 use crate::error::GuardianError;
-use crate::history::prune;
+use crate::history::snapshot::store::Snapshots;
+use crate::history::{Archive, prune};
 use crate::running::Running;
 use crate::state::{self, NEXT_EPOCH};
 
@@ -37,31 +40,33 @@ pub async fn commit(
     batches: Vec<Batch>,
     following: impl Iterator<Item = &Batch>,
 ) -> Result<Vec<Committed>, GuardianError> {
-    let following: Vec<&bytes::Bytes> = following.flat_map(|batch| batch.contributions.values()).collect();
+    // One epoch that comes alone gains nothing by it.
+    let here = (batches.len() > 1).then(|| running.applier.note(&batches));
+    let following = running.applier.note(following);
     let (committed, verified) =
-        tokio::join!(apply_all(running, batches), running.applier.verify_ahead(following));
+        tokio::join!(apply_all(running, batches, here), running.applier.verify_ahead(following));
     verified?;
     committed
 }
 
-async fn apply_all(running: &Running, batches: Vec<Batch>) -> Result<Vec<Committed>, GuardianError> {
+async fn apply_all(
+    running: &Running,
+    batches: Vec<Batch>,
+    said: Option<Said>,
+) -> Result<Vec<Committed>, GuardianError> {
     let mut db = WriteBatch::new(Arc::clone(&running.db));
-    if batches.len() > 1 {
-        let contributions = batches.iter().flat_map(|batch| batch.contributions.values());
-        running.applier.look_ahead(&db, contributions.collect()).await?;
+    if let Some(said) = said {
+        running.applier.look_ahead(&db, said).await?;
     }
     let below = running.snapshots.tidy().await;
-    let mut epochs = Vec::with_capacity(batches.len());
+    let parts = Parts {
+        applier: &running.applier,
+        pool: &running.pool,
+        archive: &running.archive,
+        snapshots: &running.snapshots,
+    };
     let mut expected = *running.epochs.borrow();
-    for batch in batches {
-        if batch.epoch != expected {
-            let came = batch.epoch;
-            return Err(GuardianError::Consensus(format!("epoch {came} came, but {expected} is next")));
-        }
-        expected = expected.saturating_add(1);
-        epochs.push(apply(running, &mut db, batch, below).await?);
-        db.next_stage();
-    }
+    let epochs = parts.stage(&mut db, batches, &mut expected, below).await?;
     db.commit().await?;
     if let Some((header, _)) = epochs.last().filter(|(header, _)| running.snapshots.due(header.epoch)) {
         // Before the next commit: the view is of the state after this epoch.
@@ -70,23 +75,53 @@ async fn apply_all(running: &Running, batches: Vec<Batch>) -> Result<Vec<Committ
     tell(running, epochs, expected).await
 }
 
-/// Applies an epoch to `db`; the batches of epochs before `below` may be forgotten.
-async fn apply(
-    running: &Running,
-    db: &mut WriteBatch,
-    batch: Batch,
-    below: u64,
-) -> Result<(Header, Applied), GuardianError> {
-    let epoch = batch.epoch;
-    let encoded = batch.encode();
-    let items = batch.items_root();
-    let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
-    let applied = running.applier.apply(db, epoch, Batch::hash(&encoded), contributions).await?;
-    NEXT_EPOCH.put(&mut state::agreed(db), &(), &epoch.saturating_add(1));
-    running.pool.forget(db, &applied.decided);
-    prune::step(db, epoch, below, |epoch| running.snapshots.is_milestone(epoch)).await?;
-    let header = running.archive.append(db, epoch, items, &encoded).await?;
-    Ok((header, applied))
+/// What epochs are applied with.
+pub(super) struct Parts<'a> {
+    pub applier: &'a Applier,
+    pub pool: &'a Pool,
+    pub archive: &'a Archive,
+    pub snapshots: &'a Snapshots,
+}
+
+impl Parts<'_> {
+    /// Applies epochs to `db`, from `expected` on; the batches of epochs before `below` may be forgotten.
+    pub async fn stage(
+        &self,
+        db: &mut WriteBatch,
+        batches: Vec<Batch>,
+        expected: &mut u64,
+        below: u64,
+    ) -> Result<Vec<(Header, Applied)>, GuardianError> {
+        let mut epochs = Vec::with_capacity(batches.len());
+        for batch in batches {
+            if batch.epoch != *expected {
+                let came = batch.epoch;
+                return Err(GuardianError::Consensus(format!("epoch {came} came, but {expected} is next")));
+            }
+            *expected = expected.saturating_add(1);
+            epochs.push(self.apply(db, batch, below).await?);
+            db.next_stage();
+        }
+        Ok(epochs)
+    }
+
+    async fn apply(
+        &self,
+        db: &mut WriteBatch,
+        batch: Batch,
+        below: u64,
+    ) -> Result<(Header, Applied), GuardianError> {
+        let epoch = batch.epoch;
+        let encoded = batch.encode();
+        let items = batch.items_root();
+        let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
+        let applied = self.applier.apply(db, epoch, Batch::hash(&encoded), contributions).await?;
+        NEXT_EPOCH.put(&mut state::agreed(db), &(), &epoch.saturating_add(1));
+        self.pool.forget(db, &applied.decided);
+        prune::step(db, epoch, below, |epoch| self.snapshots.is_milestone(epoch)).await?;
+        let header = self.archive.append(db, epoch, items, &encoded).await?;
+        Ok((header, applied))
+    }
 }
 
 /// What follows from a commit.

@@ -2,12 +2,16 @@
 //!
 //! [`contribution`] is what a guardian proposes and [`propose`] makes one, when [`window`] says so; [`pool`] is where
 //! transactions wait for that (its rules are in [`entries`]). [`verify`] checks signatures and inputs without state,
-//! [`apply`] applies an agreed batch under the rules that [`version`] says are in force, and counts [`faults`];
-//! [`commit`] makes one durable, or several that have [arrived](arrivals) together. [`main_loop`] drives it all.
+//! [`ahead`] does that and more for epochs that wait, [`apply`] applies an agreed batch under the rules that [`version`]
+//! says are in force, and counts [`faults`]; [`commit`] makes one durable, or several that have [arrived](arrivals)
+//! together. [`main_loop`] drives it all.
 
+pub mod ahead;
 pub mod apply;
 pub mod arrivals;
 pub mod commit;
+#[cfg(test)]
+mod commit_tests;
 pub mod contribution;
 pub mod entries;
 #[cfg(test)]

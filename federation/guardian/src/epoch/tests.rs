@@ -1,6 +1,6 @@
 //! Batches on a made-up module: balance, roll-back, faults, order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey, XOnlyPublicKey};
@@ -20,14 +20,20 @@ use super::verify::Verifier;
 use super::version::Versions;
 use crate::state::{self, Decided, REJECTED, TRANSACTIONS};
 
-const MODULE: ModuleId = ModuleId(3);
-const FEDERATION: FederationId = FederationId([5; 32]);
+pub(super) const MODULE: ModuleId = ModuleId(3);
+pub(super) const FEDERATION: FederationId = FederationId([5; 32]);
 /// Inputs that are taken, with who took them: in the order of applying.
 const TAKEN: Table<[u8; 32], u64> = Table::new(1, "taken");
 const COUNT: Table<(), u64> = Table::new(2, "count");
 
 /// An input is worth its body, once a key; an output of 13 is refused.
-struct Toy;
+#[derive(Default)]
+pub(super) struct Toy {
+    /// What it was shown ahead.
+    pub seen: Mutex<Seen>,
+}
+
+pub(super) type Seen = (Vec<(u64, PeerId, u64)>, Vec<(OutPoint, u64)>);
 
 #[async_trait]
 impl ServerModule for Toy {
@@ -55,6 +61,11 @@ impl ServerModule for Toy {
     }
     fn prepare(&self, inputs: &[(XOnlyPublicKey, u64)]) -> Vec<Result<(), ModuleError>> {
         inputs.iter().map(|_| Ok(())).collect()
+    }
+    fn look_ahead(&self, items: &[(u64, PeerId, u64)], outputs: &[(OutPoint, &u64)]) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.0.extend(items);
+        seen.1.extend(outputs.iter().map(|(point, output)| (*point, **output)));
     }
     async fn apply_input(
         &self,
@@ -103,7 +114,7 @@ fn key(byte: u8) -> Keypair {
     Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&[byte; 32]).unwrap())
 }
 
-fn transaction(inputs: &[(u8, u64)], outputs: &[u64]) -> Transaction {
+pub(super) fn transaction(inputs: &[(u8, u64)], outputs: &[u64]) -> Transaction {
     let keys: Vec<_> = inputs.iter().map(|(byte, _)| key(*byte)).collect();
     let inputs = keys
         .iter()
@@ -125,7 +136,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let modules: Arc<Registry> = Arc::new([(MODULE, erased(Arc::new(Toy)))].into());
+        let modules: Arc<Registry> = Arc::new([(MODULE, erased(Arc::new(Toy::default())))].into());
         let verifier = Arc::new(Verifier::new(FEDERATION, Arc::clone(&modules)));
         let versions = Versions::new(1, (0..4).map(PeerId), 1);
         Self { db: federation_store::memory(), applier: Applier::new(modules, verifier, versions) }

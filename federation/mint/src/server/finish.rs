@@ -6,6 +6,7 @@ use std::sync::Arc;
 use federation_core::db::{DbError, Namespaced};
 use federation_core::{OutPoint, PeerId};
 
+use super::ahead::Shares;
 use super::tables::{FAULTS, OUTCOMES, PENDING, Pending, SHARES, ShareState};
 use super::{Mint, blocking};
 use crate::PointBytes;
@@ -31,11 +32,23 @@ impl Mint {
         let pending = PENDING.get_many(db, &points).await?;
         let mut jobs = Vec::with_capacity(points.len());
         let mut finishing = Vec::with_capacity(points.len());
+        let mut ready = Vec::new();
         for ((point, parts), pending) in outputs.into_iter().zip(pending) {
             // (Shares are kept for pending outputs only.)
             let Some(pending) = pending else { continue };
+            if let Some(signature) = self.ahead.signature(&point, &first(&parts, threshold)) {
+                ready.push((point, parts, signature));
+                continue;
+            }
             jobs.push(self.job(&point, &pending, &parts));
             finishing.push((point, parts));
+        }
+        for (point, parts, signature) in ready {
+            let result = Combined { signature: Some(signature), bad: Vec::new() };
+            self.write(db, point, &parts, result).await?;
+        }
+        if jobs.is_empty() {
+            return Ok(());
         }
         let config = Arc::clone(&self.config);
         let combined = blocking(move || {
@@ -69,6 +82,7 @@ impl Mint {
                 SHARES.delete(db, &(point, *peer));
             }
             self.signer.forget([&point]);
+            self.ahead.forget(&point);
         }
         Ok(())
     }
@@ -93,6 +107,15 @@ impl Mint {
             .collect();
         Decoding { pending: pending.clone(), blinded, shares }
     }
+}
+
+/// The shares that are used, if all are right.
+fn first(parts: &Parts, threshold: usize) -> Shares {
+    let sent = parts.iter().filter_map(|(peer, state)| match state {
+        ShareState::Sent(bytes) => Some((peer.0, *bytes)),
+        ShareState::Wrong => None,
+    });
+    sent.take(threshold).collect()
 }
 
 /// A [`Job`] whose message may have to be decoded, on the blocking thread.

@@ -50,7 +50,7 @@ impl Mint {
         TOTALS.put(db, &(), &totals);
         ISSUED.put(db, &blinded_nonce, &Issued { point, denomination });
         PENDING.put(db, &point, &Pending { denomination, blinded_nonce });
-        self.signer.remember(point, &output.blinded_nonce);
+        self.signer.remember(point, output);
         Ok(Value { amount: denomination.amount(), fee: self.config.fee_out })
     }
 

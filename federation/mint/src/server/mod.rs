@@ -1,10 +1,11 @@
 //! The mint's rules, as a guardian applies them.
 //!
-//! Everything that is written depends on agreed state alone. What is kept in memory (`signer`) is a cache of pure
-//! functions of an output's content, which its txid commits to.
+//! Everything that is written depends on agreed state alone. What is kept in memory (`signer`, `ahead`) is a cache of
+//! pure functions of an output's content, which its txid commits to.
 //!
 //! Curve arithmetic runs on tokio's blocking threads, spread over the cores from there.
 
+mod ahead;
 mod audit;
 mod finish;
 mod issue;
@@ -23,6 +24,7 @@ use federation_core::module::{AuditLine, Epoch, ModuleError, Proposal, ServerMod
 use federation_core::{OutPoint, PeerId};
 
 use crate::{KIND, MintConfig, MintError, MintSecret, NoteInput, NoteOutput, PartialSignatures, PointBytes};
+use ahead::Ahead;
 use signer::Signer;
 pub use spend::Verified;
 
@@ -31,6 +33,7 @@ pub struct Mint {
     config: Arc<MintConfig>,
     us: PeerId,
     signer: Signer,
+    ahead: Ahead,
 }
 
 impl Mint {
@@ -41,7 +44,7 @@ impl Mint {
     pub fn new(config: MintConfig, secret: MintSecret, us: PeerId) -> Result<Self, MintError> {
         config.check_secret(&secret, us.0)?;
         let config = Arc::new(config);
-        Ok(Self { config, us, signer: Signer::new(secret) })
+        Ok(Self { config, us, signer: Signer::new(secret), ahead: Ahead::default() })
     }
 
     /// The configuration.
@@ -94,6 +97,10 @@ impl ServerModule for Mint {
     fn output_reads(&self, output: &NoteOutput) -> Vec<Vec<u8>> {
         let blinded_nonce = PointBytes(output.blinded_nonce.to_bytes());
         vec![tables::ISSUED.key(&blinded_nonce), tables::COUNTS.key(&output.denomination)]
+    }
+
+    fn look_ahead(&self, items: &[(u64, PeerId, PartialSignatures)], outputs: &[(OutPoint, &NoteOutput)]) {
+        self.combine_ahead(items, outputs);
     }
 
     async fn apply_input(

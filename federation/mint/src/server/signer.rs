@@ -5,20 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use federation_core::OutPoint;
 use federation_core::db::DbError;
+use federation_tbs::pool::map_pieces;
 use federation_tbs::{BlindedMessage, BlindedSignatureShare, EncodingError, sign};
 
 use super::blocking;
 use super::tables::Pending;
-use crate::{Denomination, MintSecret, parallel};
+use crate::{Denomination, MintSecret, NoteOutput};
 
 /// Fewer outputs than this are not worth a thread.
-const MIN_PIECE: usize = 16;
+const MIN_PIECE: usize = 8;
 /// The most outputs that are remembered, some 400 bytes each. Above that all is forgotten and computed again on demand.
 const CAPACITY: usize = 32_768;
 
 /// What is known of an output: points that need no second check, and what was signed.
 #[derive(Clone)]
 struct Known {
+    denomination: Denomination,
     blinded: BlindedMessage,
     share: Option<BlindedSignatureShare>,
 }
@@ -54,14 +56,18 @@ impl Signer {
         }
     }
 
-    /// Keeps the checked point of an output that was just applied.
-    pub fn remember(&self, point: OutPoint, blinded: &BlindedMessage) {
+    /// Keeps the checked point of an output that was just applied, or will be.
+    pub fn remember(&self, point: OutPoint, output: &NoteOutput) {
         // Also of what is only tried, so whoever has a note can have any number remembered.
         let mut known = self.known();
         if known.len() >= CAPACITY && !known.contains_key(&point) {
             known.clear();
         }
-        known.entry(point).or_insert_with(|| Known { blinded: blinded.clone(), share: None });
+        known.entry(point).or_insert_with(|| Known {
+            denomination: output.denomination,
+            blinded: output.blinded_nonce.clone(),
+            share: None,
+        });
     }
 
     /// Drops what is finished.
@@ -75,6 +81,11 @@ impl Signer {
     /// The checked point and our own share of an output, as far as they are remembered.
     pub fn recall(&self, point: &OutPoint) -> Option<(BlindedMessage, Option<BlindedSignatureShare>)> {
         self.known().get(point).cloned().map(|known| (known.blinded, known.share))
+    }
+
+    /// What an output asks for, as far as it is remembered.
+    pub fn content(&self, point: &OutPoint) -> Option<(Denomination, BlindedMessage)> {
+        self.known().get(point).map(|known| (known.denomination, known.blinded.clone()))
     }
 
     /// Signs these outputs, in order.
@@ -92,7 +103,7 @@ impl Signer {
                     Some(Known { share: Some(share), .. }) => {
                         done.insert(point, share.clone());
                     }
-                    Some(Known { blinded, share: None }) => {
+                    Some(Known { blinded, share: None, .. }) => {
                         work.push((point, pending.denomination, Ok(blinded.clone())));
                     }
                     None => work.push((point, pending.denomination, Err(pending))),
@@ -102,7 +113,7 @@ impl Signer {
         if !work.is_empty() {
             let secret = Arc::clone(&self.secret);
             let signed = blocking(move || {
-                parallel::map_pieces(work, MIN_PIECE, |piece| {
+                map_pieces(work, MIN_PIECE, |piece| {
                     piece.into_iter().map(|work| sign_one(&secret, work)).collect()
                 })
             })
@@ -125,7 +136,7 @@ fn sign_one(
     let blinded = blinded.or_else(|pending| pending.blinded_nonce.decode().map_err(corrupt))?;
     // An output of a denomination without a key was never accepted.
     let share = secret.shares.get(usize::from(denomination.exponent())).map(|key| sign(&blinded, key));
-    Ok((point, Known { blinded, share }))
+    Ok((point, Known { denomination, blinded, share }))
 }
 
 #[cfg(test)]
@@ -138,11 +149,12 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let signer = Signer::new(MintSecret { shares: Vec::new() });
-        let blinded = blind(b"nonce", &BlindingKey::from_bytes_wide([7; 64]));
+        let blinded_nonce = blind(b"nonce", &BlindingKey::from_bytes_wide([7; 64]));
+        let output = NoteOutput { denomination: Denomination::new(0).unwrap(), blinded_nonce };
         for number in 0..CAPACITY as u64 + 10 {
             let mut txid = [0; 32];
             txid[..8].copy_from_slice(&number.to_be_bytes());
-            signer.remember(OutPoint { txid: TxId(txid), index: 0 }, &blinded);
+            signer.remember(OutPoint { txid: TxId(txid), index: 0 }, &output);
         }
         assert!(signer.known().len() <= CAPACITY);
     }

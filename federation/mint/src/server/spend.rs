@@ -3,14 +3,11 @@
 use bitcoin::secp256k1::XOnlyPublicKey;
 use federation_core::db::Namespaced;
 use federation_core::module::{ModuleError, Value};
-use federation_tbs::{BatchItem, verify_batch};
+use federation_tbs::{BatchItem, verify_batch_on_pool};
 
 use super::Mint;
 use super::tables::{COUNTS, SPENT, TOTALS};
-use crate::{Denomination, MintConfig, NoteInput, parallel};
-
-/// Every thread pays a pairing a denomination, so a thread takes many notes or none.
-const MIN_PIECE: usize = 64;
+use crate::{Denomination, MintConfig, NoteInput};
 
 /// Proof that a note's signature is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,27 +19,25 @@ pub(super) fn verify(
     inputs: &[(XOnlyPublicKey, NoteInput)],
 ) -> Vec<Result<Verified, ModuleError>> {
     let inputs: Vec<_> = inputs.iter().map(|(nonce, note)| (nonce.serialize(), note)).collect();
-    parallel::map_pieces(inputs, MIN_PIECE, |piece| {
-        let batch: Vec<BatchItem<'_>> = piece
-            .iter()
-            .filter_map(|(nonce, note)| {
-                let key = &config.keys(note.denomination)?.public;
-                Some(BatchItem { message: nonce, signature: &note.signature, key })
-            })
-            .collect();
-        let mut valid = verify_batch(&batch).into_iter();
-        piece
-            .iter()
-            .map(|(_, note)| match config.keys(note.denomination) {
-                None => Err(unknown(note.denomination)),
-                Some(_) if valid.next() == Some(true) => Ok(Verified(())),
-                Some(_) => Err(ModuleError::refused(
-                    "bad_note",
-                    format!("the federation did not sign this note of {}", note.denomination),
-                )),
-            })
-            .collect()
-    })
+    let batch: Vec<BatchItem<'_>> = inputs
+        .iter()
+        .filter_map(|(nonce, note)| {
+            let key = &config.keys(note.denomination)?.public;
+            Some(BatchItem { message: nonce, signature: &note.signature, key })
+        })
+        .collect();
+    let mut valid = verify_batch_on_pool(&batch).into_iter();
+    inputs
+        .iter()
+        .map(|(_, note)| match config.keys(note.denomination) {
+            None => Err(unknown(note.denomination)),
+            Some(_) if valid.next() == Some(true) => Ok(Verified(())),
+            Some(_) => Err(ModuleError::refused(
+                "bad_note",
+                format!("the federation did not sign this note of {}", note.denomination),
+            )),
+        })
+        .collect()
 }
 
 pub(super) fn unknown(denomination: Denomination) -> ModuleError {

@@ -1,5 +1,6 @@
 //! A mint of several guardians in one process, over stores in memory.
 
+mod ahead;
 mod client;
 mod encodings;
 mod epochs;

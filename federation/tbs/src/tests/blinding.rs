@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{by_guardian, federation, subsets};
 use crate::{
     BlindingKey, Message, TbsError, blind, combine, combine_message, sign, sign_message, threshold, unblind,
-    verify, verify_blinded, verify_message, verify_message_share, verify_share,
+    verify, verify_blinded, verify_message, verify_message_share, verify_messages, verify_share,
 };
 
 #[test]
@@ -148,6 +148,11 @@ fn plain_signatures() {
         assert_eq!(beacons.len(), 1);
         assert!(verify_message(b"epoch 1", &beacons[0], &keys.public));
         assert!(!verify_message(b"epoch 2", &beacons[0], &keys.public));
+        let epochs: [&[u8]; 4] = [b"epoch 1", b"epoch 2", b"epoch 1", b"epoch 3"];
+        let items = epochs.map(|epoch| (epoch, &beacons[0]));
+        assert_eq!(verify_messages(&items, &keys.public), [true, false, true, false]);
+        assert_eq!(verify_messages(&[items[0], items[2]], &keys.public), [true, true]);
+        assert!(verify_messages(&[], &keys.public).is_empty());
         // A plain signature is no note of the same message.
         let note = crate::Signature::from_bytes(&beacons[0].to_bytes()).unwrap();
         assert!(!verify(b"epoch 1", &note, &keys.public));

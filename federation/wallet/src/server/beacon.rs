@@ -18,31 +18,35 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::Wallet;
+use super::ahead::Checked;
 use super::tables::{BEACON, Beacon, EPOCH, SHARES};
 use crate::beacon::message;
 use crate::body::{Item, ShareBytes};
 
 /// For how many epochs an incomplete beacon is kept.
-const KEPT: u64 = 4;
+pub(super) const KEPT: u64 = 4;
 
-type Shares = BTreeMap<u16, ShareBytes>;
+/// Shares of one beacon, by guardian.
+pub(super) type Shares = BTreeMap<u16, ShareBytes>;
 
 /// What was computed ahead.
 #[derive(Default)]
 pub(super) struct Ahead(Mutex<Work>);
 
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     /// Our share of an epoch's beacon.
     own: Option<(u64, ShareBytes)>,
     /// The shares of an epoch's beacon that have come, as long as they are too few.
     coming: (u64, Shares),
     /// An epoch's beacon from exactly T shares.
     combining: Option<(u64, Shares, JoinHandle<Combined>)>,
+    /// What was combined before its epoch was applied.
+    pub checked: Checked,
 }
 
 impl Ahead {
-    fn work(&self) -> MutexGuard<'_, Work> {
+    pub fn work(&self) -> MutexGuard<'_, Work> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,6 +112,9 @@ impl Wallet {
         work.coming.1.insert(from.0, share);
         if work.coming.1.len() == usize::from(self.config.threshold) {
             let shares = work.coming.1.clone();
+            if work.checked.get(epoch, &shares).is_some() {
+                return;
+            }
             let task = tokio::task::spawn_blocking(self.combination(epoch, shares.clone()));
             work.combining = Some((epoch, shares, task));
         }
@@ -123,7 +130,13 @@ impl Wallet {
     async fn combined(&self, epoch: u64, shares: &Shares) -> Result<Combined, DbError> {
         let used: Shares =
             shares.iter().take(usize::from(self.config.threshold)).map(|(k, v)| (*k, *v)).collect();
-        let begun = self.ahead.work().combining.take();
+        let begun = {
+            let mut work = self.ahead.work();
+            if let Some(signature) = work.checked.get(epoch, &used) {
+                return Ok(Combined { signature: Some(signature.clone()), wrong: BTreeSet::new() });
+            }
+            work.combining.take()
+        };
         if let Some((_, _, task)) = begun.filter(|(of, with, _)| *of == epoch && *with == used) {
             let combined = joined(task).await?;
             if combined.signature.is_some() {
@@ -156,7 +169,11 @@ impl Wallet {
                 break;
             }
         }
-        self.ahead.work().coming.1.clear();
+        {
+            let mut work = self.ahead.work();
+            work.coming.1.clear();
+            done.into_iter().for_each(|done| work.checked.forget(done));
+        }
         for (epoch, shares) in epochs.iter().filter(|(epoch, _)| done.is_some_and(|done| **epoch <= done)) {
             for peer in shares.keys() {
                 SHARES.delete(db, &(*epoch, PeerId(*peer)));

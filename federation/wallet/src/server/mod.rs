@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `blocks` | votes for blocks; which are final |
 //! | `fees` | the agreed fee rate, and for how long quotes hold |
-//! | `beacon` | the randomness beacon |
+//! | `beacon`, `ahead` | the randomness beacon |
 //! | `deposits` | inputs: proofs against final headers |
 //! | `withdrawals`, `coins` | outputs: fees, the queue, one transaction for all that wait |
 //! | `signing` | signatures, completion, confirmation |
@@ -12,6 +12,7 @@
 //! | `routes` | the REST API |
 //! | `tables` | the agreed state |
 
+mod ahead;
 mod beacon;
 mod blocks;
 mod coins;
@@ -219,6 +220,10 @@ impl ServerModule for Wallet {
 
     fn prepare(&self, inputs: &[(XOnlyPublicKey, DepositInput)]) -> Vec<Result<ProvenDeposit, ModuleError>> {
         inputs.iter().map(|(key, input)| self.prepare_deposit(key, input)).collect()
+    }
+
+    fn look_ahead(&self, items: &[(u64, PeerId, Item)], _: &[(OutPoint, &WithdrawalOutput)]) {
+        self.combine_ahead(items);
     }
 
     async fn apply_input(

@@ -195,3 +195,91 @@ async fn a_false_beacon_share_is_found_and_the_rest_suffices() {
     let answer = federation.guardians[0].call("beacon", &[]).await.unwrap();
     assert_eq!(answer["epoch"], 1);
 }
+
+/// Some epochs' beacon shares: wrong ones, undecodable ones, late ones, and more than are needed.
+async fn shares(federation: &mut Federation) -> Vec<Vec<(PeerId, Item)>> {
+    federation.synced().await;
+    let mut epochs = Vec::new();
+    let mut late = Vec::new();
+    for number in 0..12 {
+        let mut items = federation.proposals(&[0, 1, 2, 3]).await;
+        items.append(&mut late);
+        let foreign = items.iter().find_map(|(from, item)| match item {
+            Item::BeaconShare { share, .. } if from.0 == 3 => Some(*share),
+            _ => None,
+        });
+        for (from, item) in &mut items {
+            match (number, from.0, item) {
+                (3, 0, Item::BeaconShare { share, .. }) => *share = foreign.unwrap(),
+                (5, 1, Item::BeaconShare { share, .. }) => *share = [0xff; 48],
+                _ => {}
+            }
+        }
+        if number == 7 || number == 8 {
+            // Two of the four are late: nothing can be combined in 7.
+            let (now, later): (Vec<_>, Vec<_>) = items
+                .into_iter()
+                .partition(|(from, item)| from.0 > 1 || !matches!(item, Item::BeaconShare { .. }));
+            items = now;
+            late = later;
+        }
+        federation.epoch_of(&items, &[]).await;
+        epochs.push(items);
+    }
+    epochs
+}
+
+#[tokio::test]
+async fn beacons_that_were_combined_ahead_are_the_same() {
+    let mut federation = Federation::new(4, 1).await;
+    let epochs = shares(&mut federation).await;
+    let said = |range: std::ops::Range<usize>| {
+        let of = |number: usize| {
+            epochs[number].iter().map(move |(from, item)| (number as u64, *from, item.clone()))
+        };
+        range.flat_map(of).collect::<Vec<_>>()
+    };
+    let mut states = Vec::new();
+    for size in [0, 1, 2, 4, 12] {
+        let mut behind = federation.newcomer(2).await;
+        let mut remembered = 0;
+        for (number, items) in epochs.iter().enumerate() {
+            if size > 0 && number % size == 0 {
+                behind.wallet.look_ahead(&said(number..(number + size + size / 2).min(12)), &[]);
+            }
+            remembered = remembered.max(behind.wallet.ahead.work().checked.len());
+            let state = behind.apply(number as u64, items).await;
+            if size == 0 {
+                states.push(state);
+            } else {
+                assert!(state == states[number], "after epoch {number}, {size} at once");
+            }
+        }
+        assert_eq!(remembered > 0, size > 0, "{size} at once");
+        assert_eq!(behind.wallet.ahead.work().checked.len(), 0, "what is done is forgotten");
+    }
+    assert!(*states.last().unwrap() == federation.guardians[2].content().await, "those who were there agree");
+}
+
+#[tokio::test]
+async fn a_beacon_counts_only_with_the_shares_that_it_was_combined_from() {
+    let mut federation = Federation::new(4, 1).await;
+    let epochs = shares(&mut federation).await;
+    let right: Vec<_> = epochs[1].clone();
+    let mut wrong = right.clone();
+    for (from, item) in &mut wrong {
+        if let (1, Item::BeaconShare { share, .. }) = (from.0, item) {
+            *share = [0xff; 48];
+        }
+    }
+    for (seen, agreed) in [(&right, &wrong), (&wrong, &right)] {
+        let (mut plain, mut ahead) = (federation.newcomer(0).await, federation.newcomer(0).await);
+        let said: Vec<_> = seen.iter().map(|(from, item)| (1, *from, item.clone())).collect();
+        ahead.wallet.look_ahead(&said, &[]);
+        assert_eq!(ahead.wallet.ahead.work().checked.len(), usize::from(std::ptr::eq(seen, &right)));
+        for (number, items) in [(0, &epochs[0]), (1, agreed)] {
+            assert!(plain.apply(number, items).await == ahead.apply(number, items).await);
+        }
+        assert_eq!(plain.call("beacon", &[]).await.unwrap()["epoch"], 0);
+    }
+}

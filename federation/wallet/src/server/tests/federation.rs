@@ -9,7 +9,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use bitcoin::{Amount as Satoshis, Block, BlockHash, Network, ScriptBuf, Transaction, TxOut};
 use federation_core::api::{ApiError, ApiRequest, Method};
-use federation_core::db::{Database, Namespaced, NamespacedReader};
+use federation_core::db::{Database, Namespaced, NamespacedReader, Pair};
 use federation_core::encoding::{decode, encode};
 use federation_core::module::{Epoch, ModuleError, ServerModule, Value};
 use federation_core::{FederationId, OutPoint, PeerId, TxId};
@@ -121,6 +121,8 @@ pub(super) struct Guardian {
     pub wallet: Arc<Wallet>,
     db: Arc<dyn Database>,
     pub chain: FakeChain,
+    /// Every second one does: their states must be the same.
+    looks_ahead: bool,
 }
 
 impl Guardian {
@@ -155,6 +157,23 @@ impl Guardian {
         );
         self.wallet = wallet.await.unwrap();
         self.wallet.start(self.state()).await.unwrap();
+    }
+
+    pub async fn content(&self) -> Vec<Pair> {
+        self.db.scan(STATE, None, usize::MAX / 2).await.unwrap()
+    }
+
+    /// Applies an epoch at this guardian alone; the state after it.
+    pub async fn apply(&mut self, number: u64, items: &[(PeerId, Item)]) -> Vec<Pair> {
+        let epoch = Epoch { number, version: 1 };
+        let mut batch = WriteBatch::new(Arc::clone(&self.db));
+        let mut db = Namespaced::new(&mut batch, STATE.to_vec());
+        for (from, item) in items {
+            self.wallet.apply_item(&mut db, epoch, *from, item.clone()).await.unwrap();
+        }
+        self.wallet.end_epoch(&mut db, epoch).await.unwrap();
+        batch.commit().await.unwrap();
+        self.content().await
     }
 
     pub async fn deposits(&self, key: &Keypair) -> DepositsStatus {
@@ -243,11 +262,27 @@ impl Federation {
             )
             .await
             .unwrap();
-            let guardian = Guardian { wallet, db, chain };
+            let guardian = Guardian { wallet, db, chain, looks_ahead: peer.0 % 2 == 1 };
             guardian.wallet.start(guardian.state()).await.unwrap();
             guardians.push(guardian);
         }
         Self { chain, guardians, config, epoch: 0, outputs: 0 }
+    }
+
+    /// A guardian as it was before the first epoch.
+    pub async fn newcomer(&self, of: usize) -> Guardian {
+        let old = &self.guardians[of];
+        let db = federation_store::open("sqlite::memory:").await.unwrap();
+        let wallet = Wallet::new(
+            old.wallet.config.clone(),
+            old.wallet.secret.clone(),
+            old.wallet.us,
+            FEDERATION,
+            Arc::new(old.chain.clone()),
+            Arc::clone(&db),
+            Arc::new(|| {}),
+        );
+        Guardian { wallet: wallet.await.unwrap(), db, chain: old.chain.clone(), looks_ahead: false }
     }
 
     pub async fn synced(&self) {
@@ -278,6 +313,11 @@ impl Federation {
         let mut results = Vec::new();
         for guardian in &self.guardians {
             let wallet = &guardian.wallet;
+            if guardian.looks_ahead {
+                let said: Vec<_> =
+                    items.iter().map(|(from, item)| (epoch.number, *from, item.clone())).collect();
+                wallet.look_ahead(&said, &[]);
+            }
             let mut batch = WriteBatch::new(Arc::clone(&guardian.db));
             let (mut of_items, mut of_parts) = (Vec::new(), Vec::new());
             for (from, item) in items {
