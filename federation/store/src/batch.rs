@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader, Writer};
 
 use crate::range;
+use crate::whole::Whole;
 
 /// What a key had in the batch before a write; `None`: nothing, the committed value shone through.
 type Before = Option<Option<Vec<u8>>>;
@@ -26,14 +27,15 @@ pub struct Replaced {
 /// An overlay over a database: later reads see its writes, the disk sees them with [`commit`](Self::commit).
 ///
 /// Savepoints nest. A refused transaction is rolled back to the savepoint before it and leaves no trace; none of it
-/// costs any SQL. What was read once, or [ahead](Self::prefetch), costs no second query: whoever has a batch is the only
-/// writer, until the commit, of what it reads.
+/// costs any SQL. What was read once, or [ahead](Self::prefetch), or scanned and is small, costs no second query: whoever has
+/// a batch is the only writer, until the commit, of what it reads.
 ///
 /// Several epochs may share one commit: each is a [stage](Self::next_stage) of its own.
 pub struct WriteBatch {
     base: Arc<dyn Database>,
     /// What was read of the committed state.
     read: Mutex<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    whole: Mutex<Whole>,
     /// The writes of earlier stages.
     staged: Changes,
     /// The writes of this one.
@@ -50,6 +52,7 @@ impl WriteBatch {
         Self {
             base,
             read: Mutex::default(),
+            whole: Mutex::default(),
             staged: BTreeMap::new(),
             changes: BTreeMap::new(),
             undo: Vec::new(),
@@ -59,6 +62,10 @@ impl WriteBatch {
 
     fn read(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Option<Vec<u8>>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn whole(&self) -> MutexGuard<'_, Whole> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads those of these keys that aren't known with one query, so that later reads of them cost none.
@@ -82,7 +89,8 @@ impl WriteBatch {
 
     /// What is known without a query of a key as it was before this stage.
     fn known_before(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
-        self.staged.get(key).cloned().or_else(|| self.read().get(key).cloned())
+        let staged = self.staged.get(key).cloned();
+        staged.or_else(|| self.read().get(key).cloned()).or_else(|| self.whole().get(key))
     }
 
     /// Ends an epoch's writes and begins the next one's; they are committed together. All savepoints are released.
@@ -197,7 +205,7 @@ impl Reader for WriteBatch {
         let mut after = after.map(<[u8]>::to_vec);
         while pairs.len() < limit {
             let wanted = limit - pairs.len();
-            let page = self.base.scan(prefix, after.as_deref(), wanted).await?;
+            let page = self.page(prefix, after.as_deref(), wanted).await?;
             // Beyond the last key of a full page the base may hold more, so the merge ends there.
             let horizon = if page.len() < wanted { None } else { page.last().map(|(key, _)| key.clone()) };
             let merged = self.merge(prefix, after.as_deref(), page, horizon.as_deref());
@@ -212,6 +220,17 @@ impl Reader for WriteBatch {
 }
 
 impl WriteBatch {
+    async fn page(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
+        if let Some(page) = self.whole().scan(prefix, after, limit) {
+            return Ok(page);
+        }
+        let page = self.base.scan(prefix, after, limit).await?;
+        if after.is_none() && page.len() < limit {
+            self.whole().remember(prefix, &page);
+        }
+        Ok(page)
+    }
+
     /// A page of the base with the batch's own writes in the same range, up to and with `horizon`.
     fn merge(
         &self,

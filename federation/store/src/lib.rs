@@ -20,6 +20,7 @@ mod memory;
 mod postgres;
 mod range;
 mod sqlite;
+mod whole;
 
 #[cfg(test)]
 mod tests;
