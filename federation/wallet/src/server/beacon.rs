@@ -164,7 +164,7 @@ impl Wallet {
                 SHARES.delete(db, &(*epoch, PeerId(peer)));
             }
             if let Some(signature) = signature {
-                BEACON.put(db, &(), &Beacon { epoch: *epoch, signature });
+                BEACON.put(db, &(), &Beacon { epoch: *epoch, signature: signature.to_bytes() });
                 done = Some(*epoch);
                 break;
             }

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::{Amount as Satoshis, TxOut};
 use federation_core::api::{ApiError, ApiRequest, Route};
+use federation_core::db::DbError;
 use federation_core::encoding::encode;
 use federation_core::module::ModuleError;
+use federation_tbs::MessageSignature;
 use serde_json::{Value, json};
 
 use super::Wallet;
@@ -154,10 +156,12 @@ impl Wallet {
         let beacon = BEACON.get(&request.db, &()).await?.ok_or_else(|| {
             ApiError::not_found("no_beacon", "there is no beacon yet: it comes with the epochs")
         })?;
+        let signature = MessageSignature::from_bytes(&beacon.signature)
+            .map_err(|error| DbError::Corrupt { table: "beacon".to_owned(), reason: error.to_string() })?;
         Ok(json!({
             "epoch": beacon.epoch,
-            "signature": beacon.signature,
-            "randomness": hex::encode(randomness(&beacon.signature)),
+            "signature": signature,
+            "randomness": hex::encode(randomness(&signature)),
         }))
     }
 

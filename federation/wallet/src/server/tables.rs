@@ -5,7 +5,6 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::db::Table;
 use federation_core::encoding::bitcoin_bytes;
 use federation_core::{OutPoint, PeerId};
-use federation_tbs::MessageSignature;
 
 use crate::body::{BlockHeader, Outcome, ShareBytes};
 use crate::descriptor::Tweak;
@@ -96,5 +95,7 @@ pub(super) struct Active {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(super) struct Beacon {
     pub epoch: u64,
-    pub signature: MessageSignature,
+    /// A [`federation_tbs::MessageSignature`], as its bytes: each epoch looks at the number of this one, and decoding it is
+    /// curve arithmetic.
+    pub signature: [u8; 48],
 }

@@ -1,6 +1,7 @@
 //! Blocks, fee rates and the beacon.
 
 use federation_core::PeerId;
+use federation_core::encoding::encode;
 use federation_core::module::ServerModule as _;
 use federation_tbs::MessageSignature;
 use serde_json::Value;
@@ -157,6 +158,7 @@ async fn the_beacon_follows_the_epochs_and_can_be_verified() {
         let answer: Value = federation.guardians[0].call("beacon", &[]).await.unwrap();
         assert_eq!(answer["epoch"], 0);
         let signature: MessageSignature = serde_json::from_value(answer["signature"].clone()).unwrap();
+        assert_eq!(encode(&signature), signature.to_bytes(), "what is stored may be either");
         let wallet = &federation.guardians[0].wallet;
         let random = beacon::verified(wallet.federation, 0, &signature, &federation.config.beacon).unwrap();
         assert_eq!(answer["randomness"], hex::encode(random));
