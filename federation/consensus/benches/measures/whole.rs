@@ -114,7 +114,7 @@ pub fn slow_disk() -> Result<Vec<Row>> {
         .status();
     ensure!(compiled.is_ok_and(|status| status.success()), "a C compiler is needed for the slow disk");
     let fast = costs("load", None)?;
-    let journal = costs("load", Some(Slow { library: &library, only: Some("/journal") }))?;
+    let journal = costs("load", Some(Slow { library: &library, only: Some(".journal") }))?;
     let all = costs("load", Some(Slow { library: &library, only: None }))?;
     let [many, fewer, fewest] =
         [get(&fast, "per_second")?, get(&journal, "per_second")?, get(&all, "per_second")?];

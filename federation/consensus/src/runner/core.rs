@@ -30,7 +30,7 @@ use crate::{Batch, NodeId, max_faulty};
 /// Inputs that may wait for a flush of the journal.
 const GROUP: usize = 512;
 /// Epochs handed to the main loop and not committed yet, while catching up.
-const AHEAD: u64 = 64;
+const AHEAD: u64 = 192;
 /// Past epochs that still answer when every peer may not have them, but enough have.
 const KEEP: u64 = 16;
 /// Past epochs that still answer at all.

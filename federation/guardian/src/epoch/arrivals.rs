@@ -8,7 +8,7 @@ use federation_consensus::runner::ConsensusEvent;
 use tokio::sync::mpsc;
 
 /// The most epochs of one commit, and about the most bytes of their contributions.
-const EPOCHS: usize = 32;
+const EPOCHS: usize = 64;
 const BYTES: usize = 8 << 20;
 
 /// The events of consensus, sorted.
