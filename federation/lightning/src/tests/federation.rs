@@ -272,7 +272,8 @@ async fn apply(
     }
     for (index, output) in tx.outputs.iter().enumerate() {
         let point = OutPoint { txid, index: index as u16 };
-        let value = guardian.module.apply_output(&mut db, epoch, point, output).await.map_err(code)?;
+        let output = guardian.module.read_output(output).map_err(code)?;
+        let value = guardian.module.apply_output(&mut db, epoch, point, &output).await.map_err(code)?;
         given += value.amount.msat();
     }
     Ok((OutPoint { txid, index: 0 }, taken, given))
