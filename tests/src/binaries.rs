@@ -26,6 +26,22 @@ pub fn find(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// Brings one of this project's programs up to date, if Cargo has started this one and the environment names none: Cargo
+/// builds only what it is told to run, and a measure of what was built last week would be worth nothing.
+pub fn build(name: &str, package: &str) -> Result<()> {
+    let named = std::env::var_os(name.to_ascii_uppercase().replace('-', "_")).is_some();
+    let Some(cargo) = std::env::var_os("CARGO").filter(|_| !named) else { return Ok(()) };
+    eprintln!("building {name}");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--package", package, "--bin", name]).current_dir(repository());
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    // Its output isn't this program's.
+    let built = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+    if built.success() { Ok(()) } else { bail!("{name} can't be built") }
+}
+
 /// The repository's root.
 pub fn repository() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

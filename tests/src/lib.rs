@@ -27,6 +27,7 @@ pub mod federation;
 pub mod lightningd;
 mod lightningd_rpc;
 pub mod lightningd_world;
+pub mod load;
 pub mod network;
 pub mod ports;
 pub mod postgres;

@@ -121,6 +121,17 @@ impl Postgres {
         self.create_database(name).await
     }
 
+    /// The bytes of a database on the disk.
+    pub async fn size(&self, name: &str) -> Result<u64> {
+        let port = self.port.to_string();
+        let query = format!("SELECT pg_database_size('{name}')");
+        let mut command = tokio::process::Command::new(self.bin.join("psql"));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port, "-tAc", &query, name]);
+        let output = command.kill_on_drop(true).output().await.context("can't run psql")?;
+        let size = String::from_utf8_lossy(&output.stdout).trim().parse();
+        size.with_context(|| format!("psql: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// Ends it without waiting for its clients, and starts it again.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.stop().await?;
