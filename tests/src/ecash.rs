@@ -40,10 +40,15 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Ecash {
+    /// A wallet that is to be: nothing is in its folder.
+    pub fn unborn(sandbox: &Sandbox, name: &str) -> Result<Self> {
+        let folder = sandbox.path().join(format!("wallet-{name}"));
+        Ok(Self { name: name.to_owned(), program: binaries::find("ecash")?, folder })
+    }
+
     /// A new wallet that has joined.
     pub async fn join(sandbox: &Sandbox, name: &str, invite: &str) -> Result<Self> {
-        let folder = sandbox.path().join(format!("wallet-{name}"));
-        let wallet = Self { name: name.to_owned(), program: binaries::find("ecash")?, folder };
+        let wallet = Self::unborn(sandbox, name)?;
         wallet.run(&["join", invite]).await?;
         Ok(wallet)
     }

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::api::{FederationApi, Request};
 use crate::engine::Plan;
 use crate::ops::Kind;
-use crate::store::{Destination, NOTES, OPEN, OpId, RESERVED, UNFINISHED};
+use crate::store::{Destination, FOUND, NOTES, OPEN, OpId, RESERVED, UNFINISHED};
 use crate::tasks::{Running, Tasks, Troubles};
 use crate::{ClientError, Result, words};
 
@@ -113,6 +113,9 @@ impl Client {
         for (op, ()) in OPEN.all(self.db()).await? {
             self.spawn_flow(op);
         }
+        if !FOUND.scan(self.db(), &(), None, 1).await?.is_empty() {
+            self.spawn_found();
+        }
         Ok(())
     }
 
@@ -181,7 +184,8 @@ impl Client {
         total(notes.iter().map(|(_, held)| held.denomination.amount()))
     }
 
-    /// What is on its way back into the balance: notes of our own transactions that are not decided yet. If such a
+    /// What is on its way into the balance: notes of our own transactions that are not decided yet, and notes that a restore
+    /// found and that are not signed yet. If such a
     /// transaction is refused, what it spends comes back instead ([`reserved`](Self::reserved)).
     ///
     /// # Errors
@@ -194,6 +198,8 @@ impl Client {
             let kept = issues.filter(|issue| issue.destination == Destination::Keep);
             incoming.extend(kept.map(|issue| issue.denomination.amount()));
         }
+        let found = FOUND.all(self.db()).await?.into_iter().filter(|(_, found)| found.signature.is_none());
+        incoming.extend(found.map(|(_, found)| found.denomination.amount()));
         total(incoming)
     }
 
@@ -261,7 +267,9 @@ impl Client {
     /// Whether anything is under way that ends by itself within epochs: a transaction, or an operation that is about to
     /// make one. An invoice that nobody has paid yet is none.
     async fn is_busy(&self) -> Result<bool> {
-        if !UNFINISHED.scan(self.db(), &(), None, 1).await?.is_empty() {
+        if !UNFINISHED.scan(self.db(), &(), None, 1).await?.is_empty()
+            || !FOUND.scan(self.db(), &(), None, 1).await?.is_empty()
+        {
             return Ok(true);
         }
         for (op, ()) in OPEN.all(self.db()).await? {

@@ -20,6 +20,16 @@ pub enum ClientError {
     /// The wallet belongs to another federation.
     #[error("this wallet belongs to federation {0} already: use another --data-dir for another federation")]
     AlreadyJoined(FederationId),
+    /// A restore into a folder with a wallet in it.
+    #[error(
+        "there is a wallet here already, and restoring over it could lose what it holds: use another --data-dir for the restore"
+    )]
+    WalletExists,
+    /// A restore was begun and is not finished.
+    #[error(
+        "restoring this wallet is not finished: run `ecash restore INVITE` again, it goes on where it was"
+    )]
+    RestoreUnfinished,
     /// The configuration that guardians served is not the invite's.
     #[error(
         "no guardian of the invite served the configuration that the invite names: get a new invite code from someone you trust"
@@ -82,6 +92,11 @@ pub enum ClientError {
     /// More parts than one transaction has.
     #[error("this takes more notes than one transaction can hold: try a smaller amount, or two payments")]
     TooManyNotes,
+    /// So much is undecided that a restore could not find it all again.
+    #[error(
+        "too much is under way and not decided yet: try again when the federation has caught up (`ecash info` shows it)"
+    )]
+    TooManyPending,
     /// An amount of nothing.
     #[error("the amount is zero: give an amount of at least 1 msat, such as 1000sat or 2500msat")]
     ZeroAmount,
@@ -193,6 +208,9 @@ impl ClientError {
         match self {
             Self::NotJoined => "not_joined",
             Self::AlreadyJoined(_) => "already_joined",
+            Self::WalletExists => "wallet_exists",
+            Self::RestoreUnfinished => "restore_unfinished",
+            Self::TooManyPending => "too_many_pending",
             Self::WrongConfig => "wrong_config",
             Self::NoModule(_) => "no_module",
             Self::Words(_) => "words",
@@ -233,7 +251,10 @@ impl ClientError {
 
     /// Whether trying the same again later can help without anybody doing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Disagreement(_) | Self::GatewayDown { .. })
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Disagreement(_) | Self::GatewayDown { .. } | Self::TooManyPending
+        )
     }
 }
 

@@ -13,6 +13,7 @@ use federation_core::invite::InviteCode;
 use zeroize::Zeroizing;
 
 use crate::client::Client;
+use crate::restore::{Progress, Restored};
 use crate::words::Words;
 use crate::{ClientError, Result};
 
@@ -94,6 +95,28 @@ impl Folder {
     pub async fn join(&self, invite: &InviteCode) -> Result<Client> {
         let words = self.words_or_create()?;
         Client::join(self.database().await?, &words, invite).await
+    }
+
+    /// Makes a wallet again from its words, in a folder without one; again after a crash, where it was.
+    ///
+    /// # Errors
+    /// See [`Client::restore`]; [`ClientError::WalletExists`] also if the folder has other words.
+    pub async fn restore(
+        &self,
+        invite: &InviteCode,
+        words: &Words,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<(Client, Restored)> {
+        match self.words() {
+            Ok(known) if known.as_str() == words.as_str() => {}
+            Ok(_) => return Err(ClientError::WalletExists),
+            Err(ClientError::NotJoined) if self.0.join("wallet.db").exists() => {
+                return Err(ClientError::WalletExists);
+            }
+            Err(ClientError::NotJoined) => self.write_words(words)?,
+            Err(error) => return Err(error),
+        }
+        Client::restore(self.database().await?, words, invite, progress).await
     }
 
     /// Opens the wallet.

@@ -14,7 +14,7 @@ use rand::Rng as _;
 
 use crate::api::{FederationApi, Http, Request, Transport};
 use crate::client::Client;
-use crate::store::{JOINED, Joined};
+use crate::store::{JOINED, Joined, RESTORE};
 use crate::words::Words;
 use crate::{ClientError, Result};
 
@@ -42,14 +42,7 @@ impl Client {
         invite: &InviteCode,
         transport: Arc<dyn Transport>,
     ) -> Result<Self> {
-        if let Some(joined) = JOINED.get(&*db, &()).await? {
-            let config = read(&joined)?;
-            if config.id() != invite.federation {
-                return Err(ClientError::AlreadyJoined(config.id()));
-            }
-        }
-        let joined = fetch(&*transport, invite).await?;
-        read(&joined)?;
+        let joined = fetch_for(&*db, &*transport, invite).await?;
         let mut batch = WriteBatch::new(db.clone());
         JOINED.put(&mut batch, &(), &joined);
         batch.commit().await?;
@@ -59,7 +52,7 @@ impl Client {
     /// Opens the wallet in `db`, which has joined before, and goes on with everything that is unfinished.
     ///
     /// # Errors
-    /// [`ClientError::NotJoined`], [`ClientError::NoModule`], [`ClientError::Db`].
+    /// [`ClientError::NotJoined`], [`ClientError::RestoreUnfinished`], [`ClientError::NoModule`], [`ClientError::Db`].
     pub async fn open(db: Arc<dyn Database>, words: &Words) -> Result<Self> {
         Self::open_over(db, words, Arc::new(Http::new()?)).await
     }
@@ -74,6 +67,9 @@ impl Client {
         transport: Arc<dyn Transport>,
     ) -> Result<Self> {
         let joined = JOINED.get(&*db, &()).await?.ok_or(ClientError::NotJoined)?;
+        if RESTORE.contains(&*db, &()).await? {
+            return Err(ClientError::RestoreUnfinished);
+        }
         let config = read(&joined)?;
         let first = rand::thread_rng().gen_range(0..joined.urls.len().max(1));
         let api = FederationApi::new(transport, joined.urls, first);
@@ -83,7 +79,24 @@ impl Client {
     }
 }
 
-fn read(joined: &Joined) -> Result<ConsensusConfig> {
+/// The configuration for a wallet that has joined no other federation.
+pub(crate) async fn fetch_for(
+    db: &dyn Database,
+    transport: &dyn Transport,
+    invite: &InviteCode,
+) -> Result<Joined> {
+    if let Some(joined) = JOINED.get(db, &()).await? {
+        let config = read(&joined)?;
+        if config.id() != invite.federation {
+            return Err(ClientError::AlreadyJoined(config.id()));
+        }
+    }
+    let joined = fetch(transport, invite).await?;
+    read(&joined)?;
+    Ok(joined)
+}
+
+pub(crate) fn read(joined: &Joined) -> Result<ConsensusConfig> {
     decode(&joined.consensus, MAX_CONFIG_SIZE).map_err(|error| ClientError::Db(error.to_string()))
 }
 

@@ -20,6 +20,7 @@ pub mod folder;
 pub mod gateway;
 mod join;
 pub mod ops;
+pub mod restore;
 pub mod store;
 mod tasks;
 pub mod words;

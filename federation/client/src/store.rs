@@ -1,7 +1,8 @@
 //! What a wallet keeps on disk.
 //!
 //! Money is in exactly one of these: [`NOTES`] (can be spent), [`RESERVED`] (spent by a transaction that is not decided),
-//! [`SENT`] (handed out), or in an unfinished transaction's outputs ([`UNFINISHED`]). Each move is one commit.
+//! [`SENT`] (handed out), in an unfinished transaction's outputs ([`UNFINISHED`]), or found with the guardians and not looked
+//! at yet ([`FOUND`]). Each move is one commit.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use federation_mint::Denomination;
 use federation_tbs::Signature;
 
 use crate::ops::Operation;
+use crate::restore::{Found, Scan};
 
 /// The caller's name of an operation; also its transaction's idempotency key.
 pub type OpId = [u8; 32];
@@ -101,6 +103,12 @@ pub mod counter {
     pub const INCOMING: u8 = 2;
     /// Deposit addresses.
     pub const DEPOSITS: u8 = 3;
+    /// One past the highest number of a note that was surely issued. Numbers are handed out within
+    /// [`GAP`](crate::restore::GAP) of it only, so that a restore finds them all.
+    pub const ISSUED: u8 = 4;
+    /// One past the highest number of a deposit address that was paid to; see
+    /// [`DEPOSIT_GAP`](crate::restore::DEPOSIT_GAP).
+    pub const PAID: u8 = 5;
 }
 
 /// The federation.
@@ -127,3 +135,12 @@ pub const OPEN: Table<OpId, ()> = Table::new(10, "open operations");
 pub const ADDRESSES: Table<u32, String> = Table::new(11, "deposit addresses");
 /// The newest attempt to pay an invoice, by payment hash.
 pub const PAYMENTS: Table<[u8; 32], OpId> = Table::new(12, "payments");
+/// Numbers of notes whose transactions were refused, above [`counter::ISSUED`] when they were: used again only where fresh ones
+/// would go beyond the gap.
+pub const BURNT: Table<u64, ()> = Table::new(13, "numbers of refused notes");
+/// The secret keys of inputs that are no notes of ours, of unfinished transactions: to sign again with.
+pub const KEYS: Table<OpId, Vec<[u8; 32]>> = Table::new(14, "keys of inputs");
+/// How far a restore has come; there is one as long as it is not finished, and no wallet until then.
+pub const RESTORE: Table<(), Scan> = Table::new(15, "restore");
+/// Notes that the guardians have shown us, by number, on their way into [`NOTES`].
+pub const FOUND: Table<u64, Found> = Table::new(16, "found notes");

@@ -2,7 +2,8 @@
 //! the mint and of contracts in short form; and faults on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,7 @@ use federation_lightning::{
 };
 use federation_mint::{MintConfig, MintParams, MintSecret, NoteInput, NoteOutput, PointBytes};
 use federation_tbs::{combine, sign};
+use federation_wallet::body::{DepositStatus, DepositsStatus};
 use federation_wallet::{WalletConfig, WalletParams};
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
@@ -108,7 +110,16 @@ pub enum Fault {
 struct State {
     transactions: BTreeMap<TxId, TransactionResponse>,
     spent: BTreeSet<[u8; 32]>,
-    issued: BTreeSet<Vec<u8>>,
+    /// Where each blinded nonce was issued, in hex, and its denomination.
+    issued: BTreeMap<String, (TxId, u16, federation_mint::Denomination)>,
+    /// A second use of a blinded nonce is refused, rather than the wallet's fault.
+    copies: bool,
+    /// Outputs are not signed yet.
+    unsigned: bool,
+    /// What the chain has paid to deposit keys, in hex: outpoint and satoshi.
+    deposits: BTreeMap<String, Vec<(String, u64)>>,
+    /// Requests, with the connection that they came over.
+    log: Vec<(usize, String)>,
     contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
     faults: VecDeque<(String, Fault)>,
     /// How often the transactions' endpoint was handed something.
@@ -140,9 +151,10 @@ pub enum GatewayMood {
 }
 
 /// The world outside the wallet.
-#[derive(Default)]
 pub struct World {
     state: Mutex<State>,
+    connections: AtomicUsize,
+    us: Weak<World>,
 }
 
 /// The preimage that all test invoices have.
@@ -158,7 +170,11 @@ fn refused(status: u16, code: &str) -> CallError {
 
 impl World {
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new_cyclic(|us| Self {
+            state: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            us: us.clone(),
+        })
     }
 
     pub fn invite() -> InviteCode {
@@ -201,6 +217,48 @@ impl World {
         self.state.lock().unwrap().spent.insert(nonce);
     }
 
+    /// From now on blinded nonces may come twice, and the second one is refused.
+    pub fn allow_copies(&self) {
+        self.state.lock().unwrap().copies = true;
+    }
+
+    /// Whether `issued` shows signatures.
+    pub fn sign(&self, yes: bool) {
+        self.state.lock().unwrap().unsigned = !yes;
+    }
+
+    /// Pays to a deposit key; never final.
+    pub fn deposit(&self, key: &str, sat: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.deposits.entry(key.to_owned()).or_default().push((format!("{}:0", "ab".repeat(32)), sat));
+    }
+
+    /// Requests since the last call: connection and path.
+    pub fn log(&self) -> Vec<(usize, String)> {
+        std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+
+    async fn call_over(&self, connection: usize, base: &str, request: &Request) -> Result<Value, CallError> {
+        let fault = {
+            let mut state = self.state.lock().unwrap();
+            state.log.push((connection, request.path.clone()));
+            let place = state.faults.iter().position(|(path, _)| request.path.contains(path.as_str()));
+            place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault)
+        };
+        if fault == Some(Fault::Down) {
+            return Err(CallError::Down("down".into()));
+        }
+        if let Some(Fault::Refused(code)) = fault {
+            return Err(refused(422, code));
+        }
+        let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
+        match fault {
+            Some(Fault::LostAnswer) => Err(CallError::Down("lost".into())),
+            Some(_) => std::future::pending().await,
+            None => answer,
+        }
+    }
+
     fn answer(&self, request: &Request) -> Result<Value, CallError> {
         let mut state = self.state.lock().unwrap();
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
@@ -226,6 +284,43 @@ impl World {
                 state.submissions += 1;
                 let transaction: Transaction = serde_json::from_value(request.body.clone()).unwrap();
                 state.apply(&transaction).map(|response| json!(response))
+            }
+            (Method::Post, "/v1/modules/mint/issued") => {
+                let nonces = request.body["blinded_nonces"].as_array().unwrap();
+                assert!(nonces.len() <= 512);
+                let found = nonces.iter().map(|nonce| {
+                    let (txid, index, denomination) = state.issued.get(nonce.as_str().unwrap())?;
+                    let outcome = match &state.transactions[txid].outputs[usize::from(*index)] {
+                        OutputStatus::Ready { bytes, .. } if !state.unsigned => Some(hex::encode(bytes)),
+                        _ => None,
+                    };
+                    Some(json!({ "txid": txid, "index": index, "denomination": denomination, "outcome": outcome }))
+                });
+                Ok(json!({ "notes": found.collect::<Vec<_>>() }))
+            }
+            (Method::Get, "/v1/modules/mint/audit") => {
+                let spent = state.spent.len();
+                Ok(json!({ "denominations": [{ "denomination": 0, "spent": spent, "issued": 0 }] }))
+            }
+            (Method::Post, "/v1/modules/wallet/register") => Ok(Value::Null),
+            (Method::Get, "/v1/modules/wallet/deposits") => {
+                let paid = state.deposits.get(parameter("key").unwrap()).cloned().unwrap_or_default();
+                let deposits = paid.into_iter().map(|(outpoint, amount_sat)| DepositStatus {
+                    outpoint,
+                    amount_sat,
+                    too_small: false,
+                    height: 1,
+                    confirmations: 1,
+                    claimed: false,
+                    proof: None,
+                });
+                Ok(json!(DepositsStatus {
+                    address: String::new(),
+                    confirmations_needed: 2,
+                    min_deposit_sat: 1,
+                    tip_height: None,
+                    deposits: deposits.collect(),
+                }))
             }
             (Method::Get, "/v1/modules/mint/spent") => {
                 let prefix = parameter("prefix").unwrap();
@@ -364,12 +459,17 @@ impl State {
             }
         }
         let mut outputs = Vec::new();
-        let mut contracts = Vec::new();
+        let (mut contracts, mut issued) = (Vec::new(), Vec::new());
         for output in &transaction.outputs {
             let bytes = match output.module {
                 MINT => {
                     let note: NoteOutput = decode(&output.body, 1000).unwrap();
-                    assert!(self.issued.insert(output.body.clone()), "a blinded nonce was used twice");
+                    let blinded = hex::encode(note.blinded_nonce.to_bytes());
+                    if self.issued.contains_key(&blinded) {
+                        assert!(self.copies, "a blinded nonce was used twice");
+                        return Err(refused(422, "blinded_nonce_reused"));
+                    }
+                    issued.push((blinded, (txid, outputs.len() as u16, note.denomination)));
                     sum -= i128::from(note.denomination.amount().msat());
                     minted += i128::from(note.denomination.amount().msat());
                     let share = &keys().secret.shares[usize::from(note.denomination.exponent())];
@@ -391,6 +491,7 @@ impl State {
             return Err(refused(422, "unbalanced"));
         }
         self.spent.extend(spent);
+        self.issued.extend(issued);
         for contract in refunded {
             self.contracts.get_mut(&contract).unwrap().1 = ContractState::Refunded;
         }
@@ -409,23 +510,29 @@ impl State {
 #[async_trait]
 impl Transport for World {
     async fn call(&self, base: &str, request: &Request, _: Duration) -> Result<Value, CallError> {
-        let fault = {
-            let mut state = self.state.lock().unwrap();
-            let place = state.faults.iter().position(|(path, _)| request.path.contains(path.as_str()));
-            place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault)
-        };
-        if fault == Some(Fault::Down) {
-            return Err(CallError::Down("down".into()));
-        }
-        if let Some(Fault::Refused(code)) = fault {
-            return Err(refused(422, code));
-        }
-        let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
-        match fault {
-            Some(Fault::LostAnswer) => Err(CallError::Down("lost".into())),
-            Some(_) => std::future::pending().await,
-            None => answer,
-        }
+        self.call_over(0, base, request).await
+    }
+
+    fn apart(&self) -> crate::Result<Arc<dyn Transport>> {
+        let world = self.us.upgrade().unwrap();
+        Ok(Arc::new(Connection { world, number: self.connections.fetch_add(1, Ordering::Relaxed) + 1 }))
+    }
+}
+
+/// Another way to the same world.
+struct Connection {
+    world: Arc<World>,
+    number: usize,
+}
+
+#[async_trait]
+impl Transport for Connection {
+    async fn call(&self, base: &str, request: &Request, _: Duration) -> Result<Value, CallError> {
+        self.world.call_over(self.number, base, request).await
+    }
+
+    fn apart(&self) -> crate::Result<Arc<dyn Transport>> {
+        self.world.apart()
     }
 }
 

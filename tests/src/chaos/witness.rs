@@ -110,4 +110,9 @@ impl Transport for Witness {
         }
         Ok(answer)
     }
+
+    /// Lookups say nothing about transactions, so nobody needs to hear them.
+    fn apart(&self) -> federation_client::Result<Arc<dyn Transport>> {
+        self.http.apart()
+    }
 }

@@ -1,5 +1,6 @@
 //! Requests over HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,6 +68,10 @@ impl Transport for Http {
         }
         read(base, response.status().as_u16(), &bytes)
     }
+
+    fn apart(&self) -> Result<Arc<dyn Transport>> {
+        Ok(Arc::new(Self::new()?))
+    }
 }
 
 /// An answer of any status.
@@ -96,6 +101,9 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -108,6 +116,47 @@ mod tests {
         assert!(matches!(read("http://g", 502, b"<html>"), Err(CallError::Down(_))));
         assert!(matches!(read("http://g", 200, b"<html>"), Err(CallError::Down(_))));
         assert_eq!(read("http://g", 200, b"[1]"), Ok(serde_json::json!([1])));
+    }
+
+    /// A guardian that counts connections and keeps them open.
+    fn counting() -> (String, Arc<AtomicUsize>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    while let Some(Ok(line)) = lines.next() {
+                        if line.is_empty() {
+                            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1").unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (url, count)
+    }
+
+    #[tokio::test]
+    async fn what_is_apart_shares_no_connection() {
+        let (url, count) = counting();
+        let (request, limit) = (Request::get("/x"), Duration::from_secs(5));
+        let first = Http::new().unwrap();
+        for _ in 0..3 {
+            first.call(&url, &request, limit).await.unwrap();
+        }
+        // Connections are kept and used again, so one that was shared would show.
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        let second = first.apart().unwrap();
+        let third = second.apart().unwrap();
+        for way in [&second, &third, &second, &third] {
+            way.call(&url, &request, limit).await.unwrap();
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

@@ -15,5 +15,6 @@ mod transport;
 
 pub use http::Http;
 pub use quorum::FederationApi;
+pub(crate) use quorum::{Refusals, Step};
 pub use status::Submission;
 pub use transport::{CallError, Method, Request, Transport};

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use federation_core::PeerId;
 use federation_core::config::max_faulty;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use rand::Rng as _;
+use rand::seq::SliceRandom as _;
 use serde_json::Value;
 
 use super::{CallError, Request, Transport};
@@ -47,6 +49,30 @@ impl FederationApi {
         }
     }
 
+    /// The same guardians over connections of its own, in an order of its own.
+    ///
+    /// # Errors
+    /// See [`Transport::apart`].
+    pub fn apart(&self) -> Result<Self> {
+        let first = rand::thread_rng().gen_range(0..self.peers.len().max(1));
+        Ok(Self::new(self.transport.apart()?, self.peers.iter().cloned().collect(), first))
+    }
+
+    /// The guardians in an order drawn anew, those in trouble at the end.
+    pub(crate) fn drawn(&self) -> Vec<PeerId> {
+        let mut order = self.order();
+        order.shuffle(&mut rand::thread_rng());
+        order.sort_by_key(|(peer, _)| self.is_slow(*peer));
+        order.into_iter().map(|(peer, _)| peer).collect()
+    }
+
+    /// Asks one guardian, and remembers whether it was in trouble.
+    pub(crate) async fn ask(&self, peer: PeerId, request: &Request) -> Answer {
+        let answer = self.one(peer, request, Duration::ZERO).await;
+        self.note(peer, matches!(answer, Err(CallError::Down(_))));
+        answer
+    }
+
     /// How requests travel, for others than guardians.
     pub fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
@@ -71,7 +97,7 @@ impl FederationApi {
 
     /// Asks `at_once` guardians, one more for each that fails `useful` or takes its time, until `done` has a result.
     /// `None`: everybody has answered and there is none.
-    pub(super) async fn gather<T>(
+    pub(crate) async fn gather<T>(
         &self,
         request: &Request,
         wait: Duration,
@@ -119,9 +145,13 @@ impl FederationApi {
         let first = self.first.load(Ordering::Relaxed);
         let mut order: Vec<_> =
             self.peers.iter().cycle().skip(first).take(self.peers.len()).cloned().collect();
-        let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
-        order.sort_by_key(|(peer, _)| slow.get(peer).is_some_and(|since| since.elapsed() < AVOIDED));
+        order.sort_by_key(|(peer, _)| self.is_slow(*peer));
         order
+    }
+
+    fn is_slow(&self, peer: PeerId) -> bool {
+        let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.get(&peer).is_some_and(|since| since.elapsed() < AVOIDED)
     }
 
     /// Another guardian is asked first from now on.
@@ -248,7 +278,7 @@ impl FederationApi {
 }
 
 /// What an answer means for [`FederationApi::gather`].
-pub(super) enum Step<T> {
+pub(crate) enum Step<T> {
     /// Enough.
     Done(T),
     /// It counts, but is not enough yet.
@@ -258,19 +288,19 @@ pub(super) enum Step<T> {
 }
 
 /// Counts the answers that are none.
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     needed: usize,
     codes: BTreeMap<String, usize>,
     reasons: Vec<String>,
 }
 
 impl Refusals {
-    pub(super) fn new(max_faulty: usize) -> Self {
+    pub(crate) fn new(max_faulty: usize) -> Self {
         Self { needed: max_faulty.saturating_add(1), codes: BTreeMap::new(), reasons: Vec::new() }
     }
 
     /// Done when f + 1 guardians refuse with the same code.
-    pub(super) fn add<T>(&mut self, error: CallError) -> Step<Result<T>> {
+    pub(crate) fn add<T>(&mut self, error: CallError) -> Step<Result<T>> {
         let verdict = error.is_verdict();
         match error {
             CallError::Refused { code, detail, .. } if verdict => {
@@ -286,7 +316,7 @@ impl Refusals {
         Step::More
     }
 
-    pub(super) fn unreachable(&self) -> ClientError {
+    pub(crate) fn unreachable(&self) -> ClientError {
         ClientError::Unreachable(self.reasons.join("; "))
     }
 }

@@ -1,5 +1,6 @@
 //! One request to one guardian or gateway.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -108,6 +109,15 @@ impl From<CallError> for ClientError {
 pub trait Transport: Send + Sync + 'static {
     /// Sends a request to the API at `base`, and waits at most `limit` for the answer's last byte.
     async fn call(&self, base: &str, request: &Request, limit: Duration) -> Result<Value, CallError>;
+
+    /// Another way to the same places that shares no connection with this one: for lookups that nobody shall link with
+    /// other ones.
+    ///
+    /// # Errors
+    /// If there is no such way; sharing one in silence would be worse.
+    fn apart(&self) -> crate::Result<Arc<dyn Transport>> {
+        Err(ClientError::Internal("this transport has one connection only".to_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@ use federation_store::WriteBatch;
 use super::balance::{Given, balance};
 use crate::client::Client;
 use crate::store::{
-    Destination, Held, Issue, NEXT, NOTES, OpId, RESERVED, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
-    counter,
+    Destination, Held, Issue, KEYS, NOTES, OpId, RESERVED, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
 };
 use crate::{ClientError, Result};
 
@@ -69,10 +68,15 @@ impl Client {
                     self.spawn_driver(plan.op);
                     return Ok(record);
                 }
-                Err(ClientError::InsufficientFunds { needed, available }) => {
+                Err(error @ (ClientError::InsufficientFunds { .. } | ClientError::TooManyPending)) => {
                     drop(guard);
-                    let error = ClientError::InsufficientFunds { needed, available };
-                    let hope = available.checked_add(self.incoming().await?).is_some_and(|sum| sum >= needed);
+                    let hope = match &error {
+                        ClientError::InsufficientFunds { needed, available } => {
+                            let sum = available.checked_add(self.incoming().await?);
+                            sum.is_some_and(|sum| sum >= *needed)
+                        }
+                        _ => true,
+                    };
                     let Some(deadline) = deadline.filter(|_| hope) else { return Err(error) };
                     match tokio::time::timeout_at(deadline, changes.changed()).await {
                         Ok(Ok(())) => {}
@@ -101,6 +105,10 @@ impl Client {
             inputs.push(input);
             keys.push(key);
         }
+        if !keys.is_empty() {
+            // To sign again, should the numbers of the notes turn out to be used.
+            KEYS.put(batch, &plan.op, &keys.iter().map(Keypair::secret_bytes).collect());
+        }
         for place in balanced.spend {
             let Some((nonce, held)) = free.get(place) else { continue };
             let (input, key) = spend_input(&self.note(held), mint.id);
@@ -113,17 +121,14 @@ impl Client {
         let mut outputs: Vec<_> = plan.outputs.into_iter().map(|(output, _)| output).collect();
         let wanted = plan.notes.into_iter().map(|denomination| (denomination, plan.destination));
         let change = balanced.change.into_iter().map(|denomination| (denomination, Destination::Keep));
-        let mut next = NEXT.get(batch, &counter::NOTES).await?.unwrap_or_default();
+        let issued: Vec<_> = wanted.chain(change).collect();
+        let numbers = self.take_numbers(batch, issued.len()).await?;
         let mut issues = Vec::new();
-        for (denomination, destination) in wanted.chain(change) {
+        for ((denomination, destination), index) in issued.into_iter().zip(numbers) {
             let output = u16::try_from(outputs.len().saturating_add(issues.len()))
                 .map_err(|_| ClientError::TooManyNotes)?;
-            issues.push(Issue { output, index: next, denomination, destination });
-            next = next
-                .checked_add(1)
-                .ok_or_else(|| ClientError::Internal("no note numbers are left".to_owned()))?;
+            issues.push(Issue { output, index, denomination, destination });
         }
-        NEXT.put(batch, &counter::NOTES, &next);
         outputs.extend(self.requests(&issues).await?.iter().map(|request| request.output(mint.id)));
 
         let transaction = Transaction::sign(self.federation_id(), inputs, outputs, &keys);

@@ -8,6 +8,7 @@ use federation_core::{OutPoint, TxId};
 use super::finish::Finished;
 use crate::api::{Request, Submission};
 use crate::client::Client;
+use crate::restore::{REUSED, Renumbered};
 use crate::store::{OpId, TRANSACTIONS, TxRecord, TxState};
 use crate::{ClientError, Result};
 
@@ -94,8 +95,7 @@ impl Client {
                 self.commit_accepted(op, record).await?;
                 return Ok(Step::Again);
             }
-            self.commit_rejected(op, record, code, reason).await?;
-            return Ok(Step::Finished);
+            return self.refused(op, record, code, reason).await;
         }
         // Notes prove themselves by their signatures; whatever else comes out needs f + 1 guardians' word.
         let only_notes = record.issues.len() == record.transaction.outputs.len();
@@ -134,13 +134,25 @@ impl Client {
             Ok(TransactionStatus::Rejected { code, .. }) if is_passing(&code) => Ok(Step::TooEarly),
             Ok(TransactionStatus::Rejected { code, .. }) => {
                 let reason = reason.unwrap_or_else(|| code.clone());
-                self.commit_rejected(op, record, code, reason).await?;
-                Ok(Step::Finished)
+                self.refused(op, record, code, reason).await
             }
             // Some have applied the epoch and some have not yet.
             Ok(TransactionStatus::Proposed) | Err(ClientError::Disagreement(_)) => Ok(Step::Later),
             Err(error) => Err(error),
         }
+    }
+
+    /// Refused for good, unless other notes can be asked for.
+    async fn refused(&self, op: OpId, record: TxRecord, code: String, reason: String) -> Result<Step> {
+        if code == REUSED {
+            match self.renumber(op, record.clone()).await? {
+                Renumbered::Done => return Ok(Step::Again),
+                Renumbered::NotUsed => return Ok(Step::TooEarly),
+                Renumbered::Impossible => {}
+            }
+        }
+        self.commit_rejected(op, record, code, reason).await?;
+        Ok(Step::Finished)
     }
 
     /// Gets the notes of an accepted transaction.

@@ -10,7 +10,7 @@ use federation_tbs::BlindedSignature;
 
 use crate::client::Client;
 use crate::store::{
-    Destination, Held, NOTES, OpId, RESERVED, SENT, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
+    Destination, Held, KEYS, NOTES, OpId, RESERVED, SENT, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
 };
 use crate::{ClientError, Result};
 
@@ -70,6 +70,7 @@ impl Client {
     pub(super) async fn commit_accepted(&self, op: OpId, mut record: TxRecord) -> Result<()> {
         let _guard = self.inner.money.lock().await;
         let mut batch = WriteBatch::new(self.inner.db.clone());
+        self.count_issued(&mut batch, &record).await?;
         record.state = TxState::Accepted;
         TRANSACTIONS.put(&mut batch, &op, &record);
         batch.commit().await?;
@@ -94,6 +95,8 @@ impl Client {
         for (key, _) in RESERVED.all_under(&batch, &op).await? {
             RESERVED.delete(&mut batch, &key);
         }
+        self.count_issued(&mut batch, &record).await?;
+        KEYS.delete(&mut batch, &op);
         record.state = TxState::Done;
         TRANSACTIONS.put(&mut batch, &op, &record);
         UNFINISHED.delete(&mut batch, &op);
@@ -129,6 +132,8 @@ impl Client {
                 NOTES.put(&mut batch, &nonce, &held);
             }
         }
+        self.burn(&mut batch, &record);
+        KEYS.delete(&mut batch, &op);
         record.state = TxState::Rejected { code, reason };
         TRANSACTIONS.put(&mut batch, &op, &record);
         UNFINISHED.delete(&mut batch, &op);

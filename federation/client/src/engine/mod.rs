@@ -13,6 +13,7 @@ mod balance;
 mod begin;
 mod drive;
 mod finish;
+mod numbers;
 mod wait;
 
 pub(crate) use begin::Plan;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bitcoin::secp256k1::XOnlyPublicKey;
 use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::Amount;
 use federation_core::encoding::tagged_hash;
@@ -18,7 +19,8 @@ use super::{Kind, Operation, step_id};
 use crate::api::Request;
 use crate::client::Client;
 use crate::engine::Plan;
-use crate::store::{ADDRESSES, OPERATIONS, OpId, counter};
+use crate::restore::DEPOSIT_GAP;
+use crate::store::{ADDRESSES, NEXT, OPERATIONS, OpId, counter};
 use crate::{ClientError, Result};
 
 /// How often guardians are asked while a deposit is waited for.
@@ -95,19 +97,43 @@ impl Client {
         DepositKeys::new(&self.inner.seed, self.inner.federation)
     }
 
+    /// The number of an address that nobody has paid to: a fresh one, or the oldest one again if so many were handed out in
+    /// vain that a restore would not find another one.
+    async fn next_deposit_key(&self) -> Result<u32> {
+        let _guard = self.inner.money.lock().await;
+        let mut batch = WriteBatch::new(self.inner.db.clone());
+        let next = NEXT.get(&batch, &counter::DEPOSITS).await?.unwrap_or_default();
+        let paid = match NEXT.get(&batch, &counter::PAID).await? {
+            Some(paid) => paid,
+            // A wallet of an older version has not counted.
+            None => {
+                NEXT.put(&mut batch, &counter::PAID, &next);
+                next
+            }
+        };
+        let fresh = next < paid.saturating_add(u64::from(DEPOSIT_GAP));
+        let key = if fresh { next } else { paid };
+        NEXT.put(&mut batch, &counter::DEPOSITS, &next.max(key.saturating_add(1)));
+        batch.commit().await?;
+        u32::try_from(key).map_err(|_| ClientError::Internal("no addresses are left".to_owned()))
+    }
+
+    /// The public key and the address of a number.
+    pub(crate) fn deposit_place(&self, key: u32) -> Result<(XOnlyPublicKey, String)> {
+        let public = self.deposit_keys().key(key).x_only_public_key().0;
+        let address = deposit_address(self.wallet().1, &public);
+        let address = address.map_err(|error| ClientError::Internal(error.to_string()))?;
+        Ok((public, address.to_string()))
+    }
+
     /// A fresh address, computed here, whose key n − f guardians at least have begun to watch.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`], [`ClientError::Refused`]: do not pay anything in then.
     pub async fn deposit_address(&self) -> Result<DepositAddress> {
-        let index = self.next_number(counter::DEPOSITS).await?;
-        let key =
-            u32::try_from(index).map_err(|_| ClientError::Internal("no addresses are left".to_owned()))?;
+        let key = self.next_deposit_key().await?;
         let (_, config) = self.wallet();
-        let public = self.deposit_keys().key(key).x_only_public_key().0;
-        let address = deposit_address(config, &public)
-            .map_err(|error| ClientError::Internal(error.to_string()))?
-            .to_string();
+        let (public, address) = self.deposit_place(key)?;
         {
             // Before anybody can pay to it.
             let _guard = self.inner.money.lock().await;
@@ -148,9 +174,14 @@ impl Client {
         // those whose disks were lost since have forgotten it.
         let answers = self.inner.api.some(&request, self.inner.config.guardians.len()).await?;
         let mut found: BTreeMap<String, (DepositStatus, u32)> = BTreeMap::new();
+        let mut claimed: BTreeMap<String, usize> = BTreeMap::new();
         for answer in answers {
             let Ok(answer) = serde_json::from_value::<DepositsStatus>(answer) else { continue };
             for deposit in answer.deposits {
+                if deposit.claimed {
+                    let count = claimed.entry(deposit.outpoint.clone()).or_default();
+                    *count = count.saturating_add(1);
+                }
                 let better = |known: &(DepositStatus, u32)| {
                     (known.0.proof.is_some(), known.0.confirmations)
                         < (deposit.proof.is_some(), deposit.confirmations)
@@ -162,6 +193,11 @@ impl Client {
         }
         let mut seen = Vec::new();
         for (outpoint, (deposit, needed)) in found {
+            let taken = claimed.get(&outpoint).is_some_and(|count| *count > self.inner.api.max_faulty());
+            if taken && !OPERATIONS.contains(self.db(), &deposit_id(&outpoint)).await? {
+                // By this wallet before it was lost and restored.
+                continue;
+            }
             let state = match &deposit.proof {
                 Some(proof) if !deposit.too_small => self.claim_deposit(key, &outpoint, proof).await?,
                 _ => None,
@@ -181,7 +217,7 @@ impl Client {
 
     /// Begins to claim a deposit, once; says where that stands. `None`: the proof is wrong.
     async fn claim_deposit(&self, key: u32, outpoint: &str, proof: &str) -> Result<Option<State>> {
-        let op = tagged_hash("cln-federation/client/deposit", &[outpoint.as_bytes()]);
+        let op = deposit_id(outpoint);
         if let Some(Kind::Deposit(deposit)) = OPERATIONS.get(self.db(), &op).await?.map(|op| op.kind) {
             return Ok(Some(deposit.state));
         }
@@ -201,6 +237,8 @@ impl Client {
             let mut batch = WriteBatch::new(self.inner.db.clone());
             if OPERATIONS.get(&batch, &op).await?.is_none() {
                 put(&mut batch, &op, &Operation::new(Kind::Deposit(deposit), ""));
+                let paid = NEXT.get(&batch, &counter::PAID).await?.unwrap_or_default();
+                NEXT.put(&mut batch, &counter::PAID, &paid.max(u64::from(key).saturating_add(1)));
                 batch.commit().await?;
             }
         }
@@ -277,4 +315,9 @@ impl Client {
             let _ = tokio::time::timeout(POLL, changes.changed()).await;
         }
     }
+}
+
+/// The name of the operation that claims a deposit.
+fn deposit_id(outpoint: &str) -> OpId {
+    tagged_hash("cln-federation/client/deposit", &[outpoint.as_bytes()])
 }

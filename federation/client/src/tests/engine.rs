@@ -17,7 +17,7 @@ use crate::store::{NOTES, RESERVED};
 use crate::testing::{Fault, GUARDIAN, World, config};
 use crate::{Client, ClientError, Words};
 
-fn free_money(amount: u64) -> (Input, Keypair, module::Value) {
+pub(super) fn free_money(amount: u64) -> (Input, Keypair, module::Value) {
     let key = Keypair::new(SECP256K1, &mut rand::thread_rng());
     let input = Input { module: ModuleId(9), key: key.x_only_public_key().0, body: encode(&amount) };
     (input, key, module::Value::free(msat(amount)))

@@ -3,6 +3,8 @@
 mod engine;
 mod pay;
 mod quorum;
+mod restore;
+mod restore_faults;
 mod send;
 
 use std::sync::Arc;

@@ -8,7 +8,8 @@
 //! | `GET spent?prefix=hex[&after=hex]` | the nonces of spent notes that begin with 1 to 4 bytes: a wallet finds its spent notes among many |
 //!
 //! What they reveal: who asks for `issued` shows that these blinded nonces belong together; who asks for `spent` shows a
-//! prefix that it shares with others. Asked over separate connections, the two can't be linked.
+//! prefix that it shares with others. Asked over separate connections, the two can't be linked by what they carry; that both come
+//! from one network address, one soon after the other, only the wallet's user can hide.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

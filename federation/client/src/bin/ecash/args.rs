@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{deposit, history, invoice, join, pay, receive, reclaim, send, withdraw};
+use crate::commands::{deposit, history, invoice, join, pay, receive, reclaim, restore, send, withdraw};
 
 /// A wallet for e-cash of a federation.
 ///
@@ -28,6 +28,8 @@ pub struct Args {
 pub enum Command {
     /// Join a federation with an invite code from one of its guardians
     Join(join::Join),
+    /// Make a wallet again from its twelve words
+    Restore(restore::Restore),
     /// Show the federation and its guardians
     Info,
     /// Show what can be spent

@@ -33,11 +33,16 @@ impl fmt::Display for Output {
     }
 }
 
-pub async fn run(folder: &Folder, join: &Join, json: bool) -> Result<()> {
-    let invite: InviteCode = join.invite.parse().map_err(|error: InviteError| ClientError::Refused {
+/// An invite code that somebody has typed or pasted.
+pub fn parse_invite(text: &str) -> Result<InviteCode> {
+    text.parse().map_err(|error: InviteError| ClientError::Refused {
         code: "bad_invite".to_owned(),
         detail: error.to_string(),
-    })?;
+    })
+}
+
+pub async fn run(folder: &Folder, join: &Join, json: bool) -> Result<()> {
+    let invite = parse_invite(&join.invite)?;
     let progress = Progress::new("fetching the federation's configuration");
     let client = folder.join(&invite).await?;
     drop(progress);

@@ -10,6 +10,7 @@ pub mod join;
 pub mod pay;
 pub mod receive;
 pub mod reclaim;
+pub mod restore;
 pub mod send;
 pub mod withdraw;
 pub mod words;
@@ -41,6 +42,7 @@ pub async fn run(args: &Args) -> Result<()> {
     let (folder, json) = (folder(args)?, args.json);
     match &args.command {
         Command::Join(join) => return join::run(&folder, join, json).await,
+        Command::Restore(restore) => return restore::run(&folder, restore, json).await,
         Command::Words => return words::run(&folder, json),
         _ => {}
     }
@@ -57,7 +59,7 @@ pub async fn run(args: &Args) -> Result<()> {
         Command::Withdraw(withdraw) => withdraw::run(&client, withdraw, json).await,
         Command::History(history) => history::run(&client, history, json).await,
         Command::Gateways => gateways::run(&client, json).await,
-        Command::Join(_) | Command::Words => Ok(()),
+        Command::Join(_) | Command::Restore(_) | Command::Words => Ok(()),
     };
     // The result is on the screen; the change comes an epoch later.
     if result.is_ok() {

@@ -1,0 +1,172 @@
+//! Restoring with four guardians, one of which lies, withholds, lags or is down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use federation_core::PeerId;
+use serde_json::{Value, json};
+
+use super::{Wallet, msat};
+use crate::api::{CallError, FederationApi, Request, Transport};
+use crate::store::NOTES;
+use crate::testing::{GUARDIAN, World, config};
+use crate::{Client, ClientError};
+
+/// What guardian 3 does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    /// Knows of no note.
+    Withholds,
+    /// Claims that all numbers were issued, and serves another note's signature.
+    Invents,
+    /// Claims that all numbers were issued and wait for their signatures.
+    Promises,
+    /// Serves right signatures under wrong denominations.
+    Exaggerates,
+    /// Says that all notes are spent, and that there are more of them without end.
+    Spends,
+    /// Says that nothing is spent.
+    Unspends,
+    /// Answers with too few lines.
+    Shortens,
+    Down,
+}
+
+const LIES: [Lie; 8] = [
+    Lie::Withholds,
+    Lie::Invents,
+    Lie::Promises,
+    Lie::Exaggerates,
+    Lie::Spends,
+    Lie::Unspends,
+    Lie::Shortens,
+    Lie::Down,
+];
+
+/// Four guardians of one mind, but for the last one.
+struct Four {
+    world: Arc<World>,
+    lies: BTreeMap<String, Lie>,
+    nonces: Vec<String>,
+}
+
+impl Four {
+    fn twist(&self, lie: Lie, request: &Request, answer: Value) -> Value {
+        if request.path.contains("/mint/issued") {
+            let notes = answer["notes"].as_array().unwrap().clone();
+            let real = notes.iter().find(|note| !note.is_null()).cloned();
+            let notes: Vec<Value> = match lie {
+                Lie::Withholds => notes.iter().map(|_| Value::Null).collect(),
+                Lie::Invents => notes.iter().map(|_| json!(real)).collect(),
+                Lie::Promises => {
+                    let pending =
+                        json!({ "txid": "00".repeat(32), "index": 0, "denomination": 14, "outcome": null });
+                    notes.iter().map(|_| pending.clone()).collect()
+                }
+                Lie::Exaggerates => {
+                    let more = |mut note: Value| {
+                        if !note.is_null() {
+                            note["denomination"] = json!(14);
+                        }
+                        note
+                    };
+                    notes.into_iter().map(more).collect()
+                }
+                Lie::Shortens => notes.into_iter().skip(1).collect(),
+                _ => notes,
+            };
+            return json!({ "notes": notes });
+        }
+        if let Some((_, prefix)) = request.path.split_once("/mint/spent?prefix=") {
+            let prefix = prefix.split('&').next().unwrap();
+            return match lie {
+                Lie::Spends => {
+                    let ours = self.nonces.iter().filter(|nonce| nonce.starts_with(prefix));
+                    json!({ "nonces": ours.collect::<Vec<_>>(), "more": true })
+                }
+                Lie::Unspends => json!({ "nonces": [], "more": false }),
+                _ => answer,
+            };
+        }
+        answer
+    }
+}
+
+struct Way(Arc<Four>, Arc<dyn Transport>);
+
+#[async_trait]
+impl Transport for Way {
+    async fn call(&self, base: &str, request: &Request, limit: Duration) -> Result<Value, CallError> {
+        let lie = self.0.lies.get(base).copied();
+        if lie == Some(Lie::Down) {
+            return Err(CallError::Down("down".into()));
+        }
+        let answer = self.1.call(GUARDIAN, request, limit).await?;
+        Ok(lie.map_or(answer.clone(), |lie| self.0.twist(lie, request, answer)))
+    }
+
+    fn apart(&self) -> crate::Result<Arc<dyn Transport>> {
+        Ok(Arc::new(Way(self.0.clone(), self.0.world.apart()?)))
+    }
+}
+
+async fn restore(of: &Wallet, lies: &[(u16, Lie)]) -> crate::Result<Client> {
+    let url = |peer: u16| format!("http://{peer}");
+    let nonces = NOTES.all(&*of.db).await.unwrap().into_iter().map(|(nonce, _)| hex::encode(nonce)).collect();
+    let lies = lies.iter().map(|(peer, lie)| (url(*peer), *lie)).collect();
+    let four = Arc::new(Four { world: of.world.clone(), lies, nonces });
+    let urls = (0..4).map(|peer| (PeerId(peer), url(peer))).collect();
+    let transport = Arc::new(Way(four, of.world.clone()));
+    let api = FederationApi::new(transport, urls, 0);
+    let client =
+        Client::assemble(federation_store::memory(), api, config(), of.words.seed().unwrap()).unwrap();
+    client.run_restore(|_| {}).await.map(|_| client)
+}
+
+async fn alice(world: &Arc<World>) -> Wallet {
+    let (alice, bob) = (Wallet::with(world, 10_000).await, Wallet::new(world).await);
+    let sent = alice.client.send(msat(2345), "").await.unwrap();
+    bob.client.receive(&sent.ecash, "").await.unwrap();
+    assert!(alice.client.settle_all(Duration::from_secs(10)).await.unwrap());
+    alice
+}
+
+#[tokio::test]
+async fn one_liar_injects_nothing_and_hides_nothing() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    for lie in LIES {
+        for peer in [0, 3] {
+            let lies = [(peer, lie)];
+            let restoring = restore(&alice, &lies);
+            let client = tokio::time::timeout(Duration::from_secs(60), restoring).await.unwrap().unwrap();
+            assert_eq!(
+                client.balance().await.unwrap(),
+                alice.client.balance().await.unwrap(),
+                "{lie:?} {peer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_guardian_that_answers_rightly_is_enough_for_what_is_proven() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    // More than f liars: the signatures that one serves are proof all the same.
+    let client = restore(&alice, &[(0, Lie::Withholds), (1, Lie::Withholds), (2, Lie::Exaggerates)]).await;
+    // (Who asks three of four may not have met him; then the fourth is asked, since somebody claims more.)
+    let balance = client.unwrap().balance().await.unwrap();
+    assert_eq!(balance, alice.client.balance().await.unwrap());
+}
+
+#[tokio::test]
+async fn with_two_down_nothing_is_given_up() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    // Three must have said that there is nothing more.
+    let result = restore(&alice, &[(0, Lie::Down), (1, Lie::Down)]).await.map(|_| ());
+    assert!(matches!(result, Err(ClientError::Unreachable(_))), "{result:?}");
+}
