@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::{LOCK_WAIT, READERS, SCHEMA_VERSION, check_version, engine, in_use, range};
 
@@ -26,9 +23,7 @@ const WAL_LIMIT: &str = "67108864";
 /// An open SQLite file.
 pub struct Sqlite {
     writer: Mutex<SqliteConnection>,
-    readers: SqlitePool,
-    /// How a reader connects.
-    options: SqliteConnectOptions,
+    readers: Readers,
     /// Holds an exclusive lock on a file beside the database as long as it lives, even through `kill -9`.
     _lock: Mutex<SqliteConnection>,
 }
@@ -49,14 +44,38 @@ impl Sqlite {
             .await
             .map_err(engine)?;
         prepare(&mut writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .test_before_acquire(false)
-            .connect_with(options.clone().read_only(true))
-            .await
-            .map_err(engine)?;
-        let options = options.read_only(true);
-        Ok(Self { writer: Mutex::new(writer), readers, options, _lock: Mutex::new(lock) })
+        let readers = Readers {
+            options: options.read_only(true),
+            turns: Semaphore::new(READERS as usize),
+            free: std::sync::Mutex::default(),
+        };
+        Ok(Self { writer: Mutex::new(writer), readers, _lock: Mutex::new(lock) })
+    }
+}
+
+/// Connections that read. (sqlx's own pool asks each of them, on its return, whether it still lives, in a task that it starts for
+/// that: a read would cost two turns of the connection's thread instead of one.)
+struct Readers {
+    /// How one connects.
+    options: SqliteConnectOptions,
+    turns: Semaphore,
+    free: std::sync::Mutex<Vec<SqliteConnection>>,
+}
+
+impl Readers {
+    /// One to read with. It is to be [given back](Self::give) when that went well; else, as when a read is cut off, it is closed
+    /// and another is opened in its place.
+    async fn take(&self) -> Result<(SemaphorePermit<'_>, SqliteConnection), DbError> {
+        let turn = self.turns.acquire().await.map_err(|error| DbError::Engine(error.to_string()))?;
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match free {
+            Some(connection) => Ok((turn, connection)),
+            None => Ok((turn, self.options.connect().await.map_err(engine)?)),
+        }
+    }
+
+    fn give(&self, connection: SqliteConnection) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }
 
@@ -200,22 +219,32 @@ async fn scan(
 #[async_trait]
 impl Reader for Sqlite {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        get(&mut *self.readers.acquire().await.map_err(engine)?, key).await
+        let (_turn, mut connection) = self.readers.take().await?;
+        let value = get(&mut connection, key).await?;
+        self.readers.give(connection);
+        Ok(value)
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        if keys.len() <= ROWS {
-            return get_many(&mut *self.readers.acquire().await.map_err(engine)?, keys).await;
-        }
-        // One transaction, so that all statements see the same commit.
-        let mut tx = self.readers.begin().await.map_err(engine)?;
-        let values = get_many(&mut tx, keys).await?;
-        tx.commit().await.map_err(engine)?;
+        let (_turn, mut connection) = self.readers.take().await?;
+        let values = if keys.len() <= ROWS {
+            get_many(&mut connection, keys).await?
+        } else {
+            // One transaction, so that all statements see the same commit.
+            let mut tx = connection.begin().await.map_err(engine)?;
+            let values = get_many(&mut tx, keys).await?;
+            tx.commit().await.map_err(engine)?;
+            values
+        };
+        self.readers.give(connection);
         Ok(values)
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        scan(&mut *self.readers.acquire().await.map_err(engine)?, prefix, after, limit).await
+        let (_turn, mut connection) = self.readers.take().await?;
+        let found = scan(&mut connection, prefix, after, limit).await?;
+        self.readers.give(connection);
+        Ok(found)
     }
 }
 
@@ -266,7 +295,7 @@ impl Database for Sqlite {
     }
 
     async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
-        let mut connection = self.options.connect().await.map_err(engine)?;
+        let mut connection = self.readers.options.connect().await.map_err(engine)?;
         connection.execute("BEGIN").await.map_err(engine)?;
         // SQLite fixes what a transaction sees at its first read, not when it begins.
         get(&mut connection, &[]).await?;

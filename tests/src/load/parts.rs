@@ -78,10 +78,10 @@ impl Parts {
 impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { half_trip, journal, engine, curve, store } = self;
+        let rounds = EPOCHS * ROUNDS;
         write!(
             f,
-            "{EPOCHS} epochs × ({ROUNDS} rounds × (½ round trip {half_trip:.0} + journal {journal:.0}) + engine {engine:.0}) \
-             + curve {curve:.0} + {COMMITS} × store {store:.0} µs"
+            "{rounds} × ({half_trip:.0} + {journal:.0}), {EPOCHS} × {engine:.0}, {curve:.0}, {COMMITS} × {store:.0} µs"
         )
     }
 }
