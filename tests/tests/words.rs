@@ -25,7 +25,7 @@ async fn shaky(
     input: &str,
     rng: &mut rand::rngs::StdRng,
 ) -> Option<anyhow::Result<Value>> {
-    let moment = Duration::from_millis(rng.gen_range(20..900));
+    let moment = Duration::from_millis(rng.gen_range(5..600));
     if rng.gen_bool(0.6) {
         return Some(wallet.run_with(args, input).await);
     }

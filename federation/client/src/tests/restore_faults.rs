@@ -25,8 +25,10 @@ enum Lie {
     Promises,
     /// Serves right signatures under wrong denominations.
     Exaggerates,
-    /// Says that all notes are spent, and that there are more of them without end.
+    /// Says that all notes are spent.
     Spends,
+    /// The same, and that there are more of them without end.
+    Endless,
     /// Says that nothing is spent.
     Unspends,
     /// Answers with too few lines.
@@ -34,12 +36,13 @@ enum Lie {
     Down,
 }
 
-const LIES: [Lie; 8] = [
+const LIES: [Lie; 9] = [
     Lie::Withholds,
     Lie::Invents,
     Lie::Promises,
     Lie::Exaggerates,
     Lie::Spends,
+    Lie::Endless,
     Lie::Unspends,
     Lie::Shortens,
     Lie::Down,
@@ -82,9 +85,9 @@ impl Four {
         if let Some((_, prefix)) = request.path.split_once("/mint/spent?prefix=") {
             let prefix = prefix.split('&').next().unwrap();
             return match lie {
-                Lie::Spends => {
+                Lie::Spends | Lie::Endless => {
                     let ours = self.nonces.iter().filter(|nonce| nonce.starts_with(prefix));
-                    json!({ "nonces": ours.collect::<Vec<_>>(), "more": true })
+                    json!({ "nonces": ours.collect::<Vec<_>>(), "more": lie == Lie::Endless })
                 }
                 Lie::Unspends => json!({ "nonces": [], "more": false }),
                 _ => answer,
