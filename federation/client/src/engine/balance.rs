@@ -69,13 +69,7 @@ pub fn balance(config: &MintConfig, available: &[Denomination], given: &Given<'_
     if spend.len().saturating_add(given.inputs.len()) > MAX_PARTS {
         return Err(ClientError::TooManyNotes);
     }
-    let mut held = Held::new();
-    for (place, denomination) in available.iter().enumerate() {
-        if spend.binary_search(&place).is_err() {
-            let count = held.entry(*denomination).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
+    let held = held(available, &spend);
     let room = MAX_PARTS.saturating_sub(given.outputs.len());
     let fits = |notes: &Vec<Denomination>| notes.len() <= room;
     // A spread of small notes is a comfort; without room for it the fewest notes do.
@@ -92,6 +86,41 @@ pub fn balance(config: &MintConfig, available: &[Denomination], given: &Given<'_
     let fees = spent.checked_sub(kept);
     let fees = fees.ok_or_else(|| ClientError::Internal("a transaction was out of balance".to_owned()))?;
     Ok(Balanced { spend, change, fees })
+}
+
+/// The same of a transaction that only reissues these of our notes.
+///
+/// # Errors
+/// [`ClientError::BelowFees`] if nothing would come out; [`ClientError::TooManyNotes`].
+pub fn reissue(
+    config: &MintConfig,
+    available: &[Denomination],
+    spend: Vec<usize>,
+    spread: usize,
+) -> Result<Balanced> {
+    let spent = sum(spend.iter().map(|place| available.get(*place).map(|d| d.amount())))?;
+    let input_fees = sum(spend.iter().map(|_| Some(config.fee_in)))?;
+    let over = spent.checked_sub(input_fees).ok_or(ClientError::BelowFees(spent))?;
+    let (change, _) = change(over, config, &held(available, &spend), spread).map_err(mint_error)?;
+    if change.is_empty() {
+        return Err(ClientError::BelowFees(spent));
+    }
+    let kept = sum(change.iter().map(|d| Some(d.amount())))?;
+    let fees = spent.checked_sub(kept);
+    let fees = fees.ok_or_else(|| ClientError::Internal("a transaction was out of balance".to_owned()))?;
+    Ok(Balanced { spend, change, fees })
+}
+
+/// What is left when these are spent.
+fn held(available: &[Denomination], spend: &[usize]) -> Held {
+    let mut held = Held::new();
+    for (place, denomination) in available.iter().enumerate() {
+        if spend.binary_search(&place).is_err() {
+            let count = held.entry(*denomination).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    held
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
 use federation_core::module::Value;
-use federation_core::{Input, Output, Transaction};
+use federation_core::{Amount, Input, Output, Transaction};
 use federation_mint::Denomination;
 use federation_mint::client::{Note, NoteRequest, spend_input};
 use federation_store::WriteBatch;
 
-use super::balance::{Given, balance};
+use super::balance::{Given, balance, reissue};
 use crate::client::Client;
 use crate::store::{
     Destination, Held, Issue, KEYS, NOTES, OpId, RESERVED, TRANSACTIONS, TxRecord, TxState, UNFINISHED,
@@ -32,12 +32,23 @@ pub(crate) struct Plan {
     pub notes: Vec<Denomination>,
     /// What these are for.
     pub destination: Destination,
+    /// Instead of all this: own notes to be reissued.
+    pub reissue: Option<Reissue>,
+}
+
+/// How many own notes of each denomination become others, with so many of each small one among them.
+#[derive(Clone, Debug)]
+pub(crate) struct Reissue {
+    /// What is spent.
+    pub spend: federation_mint::client::Held,
+    /// The spread of what comes out.
+    pub spread: usize,
 }
 
 impl Plan {
     /// No notes but change.
     pub fn new(op: OpId, inputs: Vec<(Input, Keypair, Value)>, outputs: Vec<(Output, Value)>) -> Self {
-        Self { op, inputs, outputs, notes: Vec::new(), destination: Destination::Keep }
+        Self { op, inputs, outputs, notes: Vec::new(), destination: Destination::Keep, reissue: None }
     }
 }
 
@@ -83,6 +94,13 @@ impl Client {
                         _ => return Err(error),
                     }
                 }
+                // Fewer and larger ones will do.
+                Err(ClientError::TooManyNotes) if plan.reissue.is_none() => {
+                    drop(guard);
+                    if !self.merge_notes().await? {
+                        return Err(ClientError::TooManyNotes);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -96,8 +114,12 @@ impl Client {
         let given_in: Vec<_> = plan.inputs.iter().map(|(_, _, value)| *value).collect();
         let issued = plan.notes.iter().map(|d| Value { amount: d.amount(), fee: mint.config.fee_out });
         let given_out: Vec<_> = plan.outputs.iter().map(|(_, value)| *value).chain(issued).collect();
-        let balanced =
-            balance(&mint.config, &denominations, &Given { inputs: &given_in, outputs: &given_out })?;
+        let balanced = match plan.reissue {
+            Some(Reissue { spend, spread }) => {
+                reissue(&mint.config, &denominations, places(&denominations, spend)?, spread)?
+            }
+            None => balance(&mint.config, &denominations, &Given { inputs: &given_in, outputs: &given_out })?,
+        };
 
         let mut inputs = Vec::new();
         let mut keys = Vec::new();
@@ -153,5 +175,22 @@ impl Client {
         let derive =
             move || wanted.into_iter().map(|(index, d)| NoteRequest::new(&inner.deriver, index, d)).collect();
         tokio::task::spawn_blocking(derive).await.map_err(|error| ClientError::Internal(error.to_string()))
+    }
+}
+
+/// Where so many notes of each denomination are.
+fn places(available: &[Denomination], mut wanted: federation_mint::client::Held) -> Result<Vec<usize>> {
+    let mut places = Vec::new();
+    for (place, denomination) in available.iter().enumerate() {
+        if let Some(count) = wanted.get_mut(denomination).filter(|count| **count > 0) {
+            *count -= 1;
+            places.push(place);
+        }
+    }
+    // Spent meanwhile.
+    if wanted.values().any(|count| *count > 0) {
+        Err(ClientError::BelowFees(Amount::ZERO))
+    } else {
+        Ok(places)
     }
 }

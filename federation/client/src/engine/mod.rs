@@ -14,6 +14,7 @@ mod begin;
 mod drive;
 mod finish;
 mod numbers;
+mod tidy;
 mod wait;
 
 pub(crate) use begin::Plan;

@@ -1,11 +1,13 @@
 //! The wallet against a federation in memory, with faults and restarts.
 
 mod engine;
+mod mortal;
 mod pay;
 mod quorum;
 mod restore;
 mod restore_faults;
 mod send;
+mod tidy;
 
 use std::sync::Arc;
 

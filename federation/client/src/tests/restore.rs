@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use federation_core::db::{Changes, Database, DbError, Pair, Reader};
+use federation_core::db::Database;
 
 use super::engine::free_money;
+use super::mortal::Mortal;
 use super::{Wallet, msat};
 use crate::restore::{DEPOSIT_GAP, GAP, Restored};
 use crate::store::{ADDRESSES, FOUND, NEXT, NOTES, RESTORE, counter};
@@ -123,44 +122,6 @@ async fn no_request_and_no_connection_carries_both_lookups() {
     assert!(last < first);
 }
 
-/// A database whose process dies at one of its commits: just before it, or just after.
-struct Mortal {
-    inner: Arc<dyn Database>,
-    left: AtomicUsize,
-    after: bool,
-}
-
-#[async_trait]
-impl Reader for Mortal {
-    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        self.inner.get(key).await
-    }
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        self.inner.get_many(keys).await
-    }
-    async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        self.inner.scan(prefix, after, limit).await
-    }
-}
-
-#[async_trait]
-impl Database for Mortal {
-    async fn commit(&self, changes: Changes) -> Result<(), DbError> {
-        let left = self.left.fetch_sub(1, Ordering::SeqCst);
-        if left > 1 {
-            return self.inner.commit(changes).await;
-        }
-        if left == 1 && self.after {
-            self.inner.commit(changes).await?;
-        }
-        self.left.store(0, Ordering::SeqCst);
-        Err(DbError::Engine("killed".into()))
-    }
-    async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
-        self.inner.view().await
-    }
-}
-
 #[tokio::test]
 async fn a_crash_at_any_commit_loses_and_doubles_nothing() {
     let world = World::new();
@@ -171,8 +132,7 @@ async fn a_crash_at_any_commit_loses_and_doubles_nothing() {
         let mut died = false;
         for after in [false, true] {
             let inner: Arc<dyn Database> = federation_store::memory();
-            let mortal: Arc<dyn Database> =
-                Arc::new(Mortal { inner: inner.clone(), left: AtomicUsize::new(commits), after });
+            let mortal = Mortal::at(&inner, commits, after);
             let first = restore(&world, &mortal, &alice).await;
             let unfinished = RESTORE.contains(&*inner, &()).await.unwrap();
             if first.is_ok() {
@@ -297,11 +257,7 @@ async fn a_copy_that_is_killed_while_it_goes_on_loses_nothing() {
     world.allow_copies();
     let inner = old.db.clone();
     for commits in 1.. {
-        let mortal: Arc<dyn Database> = Arc::new(Mortal {
-            inner: inner.clone(),
-            left: AtomicUsize::new(commits),
-            after: commits % 2 == 0,
-        });
+        let mortal = Mortal::at(&inner, commits, commits % 2 == 0);
         let client = world.open(&mortal, &old.words).await;
         let sending = tokio::time::timeout(Duration::from_secs(3), client.send(msat(1003), "")).await;
         let done = matches!(sending, Ok(Ok(_)));

@@ -66,6 +66,18 @@ impl Applier {
     /// From `epoch` on, something that was taken for right wasn't: nothing that followed from it is kept.
     pub fn deceived(&self, epoch: u64) {
         self.presumer.deceived();
+        self.distrust(epoch);
+    }
+
+    /// Before epochs from `epoch` on are applied with everything verified: whatever was computed on trust is dropped. It may be
+    /// wrong even where the headers were right, since what isn't used makes no difference to them.
+    pub fn verifies(&self, epoch: u64) {
+        if self.presumer.has_trusted() {
+            self.distrust(epoch);
+        }
+    }
+
+    fn distrust(&self, epoch: u64) {
         for module in self.modules.values() {
             module.distrust();
         }
@@ -216,7 +228,17 @@ impl Applier {
                     .add(peer, Fault::Signature, || "the transaction counts for nothing".to_owned());
                 continue;
             };
-            match self.apply_one(db, epoch, &verified).await? {
+            let decided = match trust {
+                Trust::Nobody => self.apply_one(db, epoch, &verified).await?,
+                Trust::Signed => match self.apply_presumed(db, epoch, hash, &verified).await? {
+                    Some(decided) => decided,
+                    None => {
+                        applied.faults.add(peer, Fault::Signature, || "it counts for nothing".to_owned());
+                        continue;
+                    }
+                },
+            };
+            match decided {
                 Some(Decided::Accepted { .. }) => applied.accepted = applied.accepted.saturating_add(1),
                 Some(Decided::Rejected { .. }) => rejected.push(verified.txid),
                 None => {}
@@ -227,6 +249,29 @@ impl Applier {
             REJECTIONS.put(&mut state::history(db), &epoch.number, &rejected);
         }
         Ok(())
+    }
+
+    /// Applies one whose signatures are taken for right. What is refused isn't in the state, so the signed headers say nothing about
+    /// it: it is verified before anybody is told that it was refused, and why. `None`: its witness is wrong.
+    async fn apply_presumed(
+        &self,
+        db: &mut WriteBatch,
+        epoch: Epoch,
+        hash: [u8; 32],
+        presumed: &Verified,
+    ) -> Result<Option<Option<Decided>>, DbError> {
+        db.savepoint();
+        let decided = self.apply_one(db, epoch, presumed).await?;
+        if !matches!(decided, Some(Decided::Rejected { .. })) {
+            db.release();
+            return Ok(Some(decided));
+        }
+        db.rollback();
+        let verified = self.verifier.verify(vec![(hash, presumed.transaction.clone())]).await?.pop();
+        match verified.flatten() {
+            Some(verified) => self.apply_one(db, epoch, &verified).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Applies one transaction, or leaves no trace but the reason. `None` if it was accepted before.

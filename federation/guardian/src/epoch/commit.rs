@@ -43,8 +43,11 @@ pub async fn commit(
 ) -> Result<Vec<Committed>, GuardianError> {
     let applier = &running.applier;
     let following: Vec<&Agreed> = following.collect();
-    let (now, later) =
-        (applier.presumer.trust_now(&epochs), applier.presumer.trust(following.iter().copied()));
+    let first = epochs.first().map_or(0, |agreed| agreed.batch.epoch);
+    let (now, later) = applier.presumer.trust_now(&epochs, &following);
+    if now == Trust::Nobody {
+        applier.verifies(first);
+    }
     let here = note(applier, &epochs, now);
     let following = applier.note(following.iter().map(|agreed| &agreed.batch), later);
     let (committed, looked) =
@@ -53,7 +56,6 @@ pub async fn commit(
     if let Some(committed) = committed? {
         return Ok(committed);
     }
-    let first = epochs.first().map_or(0, |agreed| agreed.batch.epoch);
     tracing::warn!(first, "what n - f guardians have signed does not follow unverified: it is verified");
     applier.deceived(first);
     let here = note(applier, &epochs, Trust::Nobody);
@@ -90,6 +92,7 @@ async fn apply_all(
     if trust == Trust::Signed && !as_proven(&epochs, agreed) {
         return Ok(None);
     }
+    running.archive.put_signatures(&mut db);
     db.commit().await?;
     if let Some((header, _)) = epochs.last().filter(|(header, _)| running.snapshots.due(header.epoch)) {
         // Before the next commit: the view is of the state after this epoch.

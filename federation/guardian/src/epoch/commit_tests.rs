@@ -169,6 +169,11 @@ async fn what_is_signed_is_applied_without_verifying_and_deceit_is_found_out() {
     let forged = contribution(&[9], &[&transaction(&[(20, FORGED)], &[9])]);
     batches.push(Batch { epoch: 7, contributions: BTreeMap::from([(2, forged)]) });
     batches.push(Batch { epoch: 8, contributions: BTreeMap::from([(1, contribution(&[4], &[&spends[3]]))]) });
+    // Refused by the state, so they make no difference to it: the one is verified before its refusal is told, and isn't then.
+    let mut unsigned = transaction(&[(1, 10), (2, 10)], &[3]);
+    unsigned.witness = spends[5].witness.iter().chain(&spends[6].witness).cloned().collect();
+    let refused = contribution(&[6], &[&unsigned, &transaction(&[(1, FORGED)], &[9])]);
+    batches.push(Batch { epoch: 9, contributions: BTreeMap::from([(0, refused)]) });
     let mut reference = Guardian::new().await;
     let mut outcomes = Vec::new();
     for batch in &batches {
@@ -176,6 +181,7 @@ async fn what_is_signed_is_applied_without_verifying_and_deceit_is_found_out() {
     }
     let headers: Vec<_> =
         outcomes.iter().map(|outcome| Header::decode(outcome.0.clone().into()).unwrap()).collect();
+    assert!(outcomes[9].3 == 1 && outcomes[9].4.contains("Signature"), "{:?}", outcomes[9]);
     for ahead in [false, true] {
         for size in [1, 2, 3, batches.len()] {
             let mut behind = Guardian::new().await;
@@ -209,6 +215,30 @@ async fn what_is_signed_is_applied_without_verifying_and_deceit_is_found_out() {
     }
 }
 
+/// What was computed on trust may be wrong even where it led to what was signed: not all of it was used.
+#[tokio::test]
+async fn nothing_that_was_computed_on_trust_is_there_when_it_is_verified() {
+    let (batches, _) = epochs();
+    let guardian = Guardian::new().await;
+    let distrusted = || guardian.toy.distrusted.load(std::sync::atomic::Ordering::SeqCst);
+    let look = async |range: std::ops::Range<usize>, trust| {
+        guardian.applier.verify_ahead(guardian.applier.note(&batches[range], trust)).await.unwrap();
+    };
+    look(0..2, Trust::Nobody).await;
+    guardian.applier.verifies(2);
+    assert_eq!(distrusted(), 0);
+    look(2..5, Trust::Signed).await;
+    assert_eq!(distrusted(), 0);
+    guardian.applier.verifies(4);
+    assert_eq!(distrusted(), 1);
+    // It is looked at again.
+    let seen = guardian.toy.seen.lock().unwrap().0.len();
+    look(4..5, Trust::Nobody).await;
+    assert!(guardian.toy.seen.lock().unwrap().0.len() > seen);
+    guardian.applier.verifies(5);
+    assert_eq!(distrusted(), 1);
+}
+
 #[tokio::test]
 async fn after_a_deceit_everything_is_verified_for_a_while() {
     let (batches, _) = epochs();
@@ -218,11 +248,13 @@ async fn after_a_deceit_everything_is_verified_for_a_while() {
         batches.iter().map(|batch| Agreed { batch: batch.clone(), proven: Some(header) }).collect();
     let half = [proven[0].clone(), Agreed { batch: batches[1].clone(), proven: None }];
     let presumer = &guardian.applier.presumer;
-    assert_eq!(presumer.trust_now(&half), Trust::Nobody);
-    assert_eq!(presumer.trust_now(&proven), Trust::Signed);
+    let following: Vec<&Agreed> = proven.iter().collect();
+    assert_eq!(presumer.trust_now(&half, &following), (Trust::Nobody, Trust::Nobody));
+    assert_eq!(presumer.trust_now(&proven, &following), (Trust::Signed, Trust::Signed));
+    assert_eq!(presumer.trust_now(&proven, &[&half[1]]), (Trust::Signed, Trust::Nobody));
     guardian.applier.deceived(0);
-    let verified = (0..100).take_while(|_| presumer.trust_now(&proven) == Trust::Nobody).count();
-    assert_eq!(verified, 16);
+    let trusted = |_: &i32| presumer.trust_now(&proven, &following) == (Trust::Nobody, Trust::Nobody);
+    assert_eq!((0..100).take_while(trusted).count(), 16);
 }
 
 #[tokio::test]

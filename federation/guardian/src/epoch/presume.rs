@@ -6,7 +6,7 @@
 //! headers differ: nothing of it is kept, and the epochs are applied again with everything verified.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use federation_core::db::DbError;
@@ -29,12 +29,20 @@ pub struct Presumer {
     /// Never asked for what is to be verified.
     memory: Mutex<HashMap<[u8; 32], Arc<Verified>>>,
     wary: AtomicU32,
+    /// Whether modules may remember what was computed on trust.
+    trusted: AtomicBool,
 }
 
 impl Presumer {
     /// For a federation's modules.
     pub fn new(federation: FederationId, modules: Arc<Registry>) -> Self {
-        Self { federation, modules, memory: Mutex::default(), wary: AtomicU32::new(0) }
+        Self {
+            federation,
+            modules,
+            memory: Mutex::default(),
+            wary: AtomicU32::new(0),
+            trusted: AtomicBool::new(false),
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Verified>>> {
@@ -42,17 +50,23 @@ impl Presumer {
     }
 
     /// What these epochs, that are to be applied later, deserve.
-    pub fn trust<'a>(&self, mut epochs: impl Iterator<Item = &'a Agreed>) -> Trust {
+    fn trust<'a>(&self, mut epochs: impl Iterator<Item = &'a Agreed>) -> Trust {
         let wary = self.wary.load(Ordering::Relaxed) > 0;
         if !wary && epochs.all(|agreed| agreed.proven.is_some()) { Trust::Signed } else { Trust::Nobody }
     }
 
-    /// What these epochs deserve, which are applied now.
-    pub fn trust_now(&self, epochs: &[Agreed]) -> Trust {
-        let trust = self.trust(epochs.iter());
+    /// What these epochs deserve, which are applied now, and what those deserve that follow: none of them is computed on trust while
+    /// these are verified.
+    pub fn trust_now(&self, epochs: &[Agreed], following: &[&Agreed]) -> (Trust, Trust) {
+        let (now, later) = (self.trust(epochs.iter()), self.trust(following.iter().copied()));
         let less = |wary: u32| wary.checked_sub(1);
         let _ = self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        trust
+        (now, if now == Trust::Nobody { Trust::Nobody } else { later })
+    }
+
+    /// Whether anything was computed on trust since this was asked last.
+    pub fn has_trusted(&self) -> bool {
+        self.trusted.swap(false, Ordering::Relaxed)
     }
 
     /// Some of what was taken for right wasn't.
@@ -69,6 +83,7 @@ impl Presumer {
         self: &Arc<Self>,
         transactions: Vec<([u8; 32], Transaction)>,
     ) -> Result<Vec<Arc<Verified>>, DbError> {
+        self.trusted.store(true, Ordering::Relaxed);
         let known: Vec<_> = {
             let memory = self.memory();
             transactions.iter().map(|(hash, _)| memory.get(hash).cloned()).collect()

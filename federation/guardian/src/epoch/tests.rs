@@ -1,5 +1,6 @@
 //! Batches on a made-up module: balance, roll-back, faults, order.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ pub(super) const FORGED: u64 = 77;
 pub(super) struct Toy {
     /// What it was shown ahead.
     pub seen: Mutex<Seen>,
+    /// How often it was told to forget that.
+    pub distrusted: AtomicUsize,
 }
 
 pub(super) type Seen = (Vec<(u64, PeerId, u64)>, Vec<(OutPoint, u64)>);
@@ -75,6 +78,9 @@ impl ServerModule for Toy {
         let mut seen = self.seen.lock().unwrap();
         seen.0.extend(items);
         seen.1.extend(outputs.iter().map(|(point, output)| (*point, **output)));
+    }
+    fn distrust(&self) {
+        self.distrusted.fetch_add(1, Ordering::SeqCst);
     }
     async fn apply_input(
         &self,

@@ -59,7 +59,6 @@ impl Archive {
         let mut history = state::history(db);
         BATCHES.put(&mut history, &epoch, &batch.to_vec());
         HEADERS.put(&mut history, &epoch, &header.encode());
-        self.put_signatures(db);
         Ok(header)
     }
 
@@ -86,7 +85,8 @@ impl Archive {
         db.commit().await
     }
 
-    fn put_signatures(&self, db: &mut WriteBatch) {
+    /// Puts waiting signatures into a commit. Not before it is certain that there will be one.
+    pub fn put_signatures(&self, db: &mut WriteBatch) {
         let (waiting, _) = std::mem::take(&mut *self.waiting());
         let mut history = state::history(db);
         for (epoch, signatures) in waiting {

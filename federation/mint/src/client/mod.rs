@@ -8,6 +8,7 @@
 //! Everything of a note but the signature derives from the seed, the federation and a number: a wallet persists the next
 //! free number before it uses one, and needs nothing else to start over.
 
+pub mod consolidate;
 mod derive;
 mod note;
 mod request;

@@ -7,3 +7,5 @@ mod epochs;
 mod faults;
 mod federation;
 mod routes;
+
+pub(crate) use federation::config;

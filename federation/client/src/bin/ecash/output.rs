@@ -8,6 +8,17 @@ use federation_client::{ClientError, Result};
 use federation_core::Amount;
 use serde::Serialize;
 
+use crate::qr::Qr;
+
+/// Prints a result as [`print`] does, and for people also a QR code of `text`, if they want one.
+///
+/// # Errors
+/// If stdout is closed.
+pub fn print_scannable(result: &(impl Serialize + Display), text: &str, qr: Qr, json: bool) -> Result<()> {
+    print(result, json)?;
+    qr.of(text, json).map_or(Ok(()), |code| write_line(&code))
+}
+
 /// Prints a result: its `Display` for people, or one line of JSON.
 ///
 /// # Errors
@@ -18,9 +29,13 @@ pub fn print(result: &(impl Serialize + Display), json: bool) -> Result<()> {
     } else {
         result.to_string()
     };
+    write_line(text.trim_end())
+}
+
+fn write_line(text: &str) -> Result<()> {
     // Flushed, since a program may read the first line while this one goes on.
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", text.trim_end())
+    writeln!(stdout, "{text}")
         .and_then(|()| stdout.flush())
         .map_err(|error| ClientError::Files { path: "stdout".to_owned(), reason: error.to_string() })
 }

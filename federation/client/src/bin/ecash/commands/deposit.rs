@@ -7,8 +7,9 @@ use federation_client::{Client, Result};
 use federation_core::Amount;
 use serde::Serialize;
 
-use crate::output::{print, sat};
+use crate::output::{print, print_scannable, sat};
 use crate::progress::Progress;
+use crate::qr::Qr;
 
 /// Show an address to pay bitcoin in to.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,8 @@ pub struct Deposit {
     /// Show no new address; look for deposits at the old ones
     #[arg(long, conflicts_with = "wait")]
     check: bool,
+    #[command(flatten)]
+    qr: Qr,
 }
 
 #[derive(Serialize)]
@@ -125,7 +128,7 @@ pub async fn run(client: &Client, deposit: &Deposit, json: bool) -> Result<()> {
         min_deposit_sat: address.minimum_sat,
         confirmations: address.confirmations,
     };
-    print(&shown, json)?;
+    print_scannable(&shown, &shown.address, deposit.qr, json)?;
     if !deposit.wait {
         return Ok(());
     }

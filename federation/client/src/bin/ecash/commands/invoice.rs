@@ -6,8 +6,9 @@ use federation_client::{Client, Result};
 use federation_core::Amount;
 use serde::Serialize;
 
-use crate::output::{print, sat};
+use crate::output::{print, print_scannable, sat};
 use crate::progress::Progress;
+use crate::qr::Qr;
 
 /// Make a Lightning invoice.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,8 @@ pub struct Invoice {
     /// A note for your own history
     #[arg(long, default_value = "")]
     memo: String,
+    #[command(flatten)]
+    qr: Qr,
 }
 
 #[derive(Serialize)]
@@ -65,7 +68,7 @@ pub async fn run(client: &Client, invoice: &Invoice, json: bool) -> Result<()> {
         gateway: made.gateway,
         operation: hex::encode(made.operation),
     };
-    print(&output, json)?;
+    print_scannable(&output, &output.invoice, invoice.qr, json)?;
     if !invoice.wait {
         return Ok(());
     }

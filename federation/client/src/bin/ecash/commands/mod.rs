@@ -62,8 +62,19 @@ pub async fn run(args: &Args) -> Result<()> {
         Command::Join(_) | Command::Restore(_) | Command::Words => Ok(()),
     };
     // The result is on the screen; the change comes an epoch later.
-    if result.is_ok() {
+    if result.is_ok()
+        && client.settle_all(SETTLE).await?
+        && moves_money(&args.command)
+        && client.tidy().await?
+    {
         client.settle_all(SETTLE).await?;
     }
     result
+}
+
+/// Whether the federation was needed anyway, so that notes may be put in order now: rarely, and a second longer. Handing out
+/// notes may be without a connection.
+fn moves_money(command: &Command) -> bool {
+    use Command::{Deposit, Invoice, Pay, Receive, Reclaim, Withdraw};
+    matches!(command, Deposit(_) | Invoice(_) | Pay(_) | Receive(_) | Reclaim(_) | Withdraw(_))
 }

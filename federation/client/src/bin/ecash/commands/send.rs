@@ -6,8 +6,9 @@ use federation_client::{Client, Result};
 use federation_core::Amount;
 use serde::Serialize;
 
-use crate::output::print;
+use crate::output::print_scannable;
 use crate::progress::Progress;
+use crate::qr::Qr;
 
 /// Hand out e-cash.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,8 @@ pub struct Send {
     /// A note for your own history
     #[arg(long, default_value = "")]
     memo: String,
+    #[command(flatten)]
+    qr: Qr,
 }
 
 #[derive(Serialize)]
@@ -38,5 +41,6 @@ pub async fn run(client: &Client, send: &Send, json: bool) -> Result<()> {
     let sent = client.send(send.amount, &send.memo).await?;
     drop(progress);
     let operation = hex::encode(sent.operation);
-    print(&Output { operation, amount_msat: send.amount, ecash: sent.ecash }, json)
+    let output = Output { operation, amount_msat: send.amount, ecash: sent.ecash };
+    print_scannable(&output, &output.ecash, send.qr, json)
 }
