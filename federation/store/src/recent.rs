@@ -9,11 +9,14 @@
 //! and end after it: it remembers nothing, since meanwhile one more commit has [ended](Memory::ended). A commit that failed, or that
 //! nobody waited for to its end, may have its effect at any time: from then on nothing is remembered at all.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader};
+
+use crate::whole::Whole;
 
 /// The most bytes of keys and values in memory. When there are more, the oldest go.
 const BYTES: usize = 8 << 20;
@@ -39,8 +42,10 @@ struct Memory {
     /// The keys of `slots`, oldest first.
     order: VecDeque<Arc<[u8]>>,
     bytes: usize,
+    /// Small tables that were scanned.
+    whole: Whole,
     /// What the commit that is under way changes.
-    changing: HashSet<Vec<u8>>,
+    changing: BTreeSet<Vec<u8>>,
     /// How many commits have ended.
     ended: u64,
     /// Whether one of them didn't end well.
@@ -83,6 +88,11 @@ impl Memory {
         }
     }
 
+    fn changes_under(&self, prefix: &[u8]) -> bool {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        self.changing.range::<[u8], _>(from).next().is_some_and(|key| key.starts_with(prefix))
+    }
+
     /// Keeps the place, since hot keys are changed again and again.
     fn forget(&mut self, key: &[u8]) {
         if let Some(slot) = self.slots.get_mut(key) {
@@ -96,6 +106,8 @@ impl Memory {
 /// A commit, which may fail or be cut off.
 struct UnderWay<'a> {
     memory: &'a Mutex<Memory>,
+    /// The tables that it changes, as they will be.
+    whole: Whole,
     done: bool,
 }
 
@@ -106,13 +118,15 @@ impl<'a> UnderWay<'a> {
             begun.forget(key);
             begun.changing.insert(key.clone());
         }
-        Self { memory, done: false }
+        let whole = begun.whole.take_changing(changes);
+        Self { memory, whole, done: false }
     }
 
     fn done(mut self, written: Vec<Pair>, deleted: Vec<Vec<u8>>) {
         let mut memory = lock(self.memory);
         written.into_iter().for_each(|(key, value)| memory.insert(&key, Some(value)));
         deleted.into_iter().for_each(|key| memory.insert(&key, None));
+        memory.whole.put_back(std::mem::take(&mut self.whole));
         drop(memory);
         self.done = true;
     }
@@ -169,7 +183,21 @@ impl<D: Database> Reader for Recent<D> {
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        self.inner.scan(prefix, after, limit).await
+        let began = {
+            let memory = lock(&self.memory);
+            if let Some(page) = memory.whole.scan(prefix, after, limit) {
+                return Ok(page);
+            }
+            memory.ended
+        };
+        let page = self.inner.scan(prefix, after, limit).await?;
+        let mut memory = lock(&self.memory);
+        let all = after.is_none() && page.len() < limit;
+        if all && memory.ended == began && !memory.doubtful && !memory.changes_under(prefix) {
+            memory.whole.make_room();
+            memory.whole.remember(prefix, &page);
+        }
+        Ok(page)
     }
 }
 
@@ -286,6 +314,38 @@ mod tests {
         assert!(recent.sound());
     }
 
+    #[tokio::test]
+    async fn a_small_table_is_scanned_once_and_follows_the_commits() {
+        let recent = recent(100_000);
+        let scan = async |after: Option<&[u8]>, limit| recent.scan(b"t", after, limit).await.unwrap();
+        let pair = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+        recent.commit(change(b"t1", Some(b"a"))).await.unwrap();
+        recent.commit(change(b"u1", Some(b"x"))).await.unwrap();
+        assert_eq!(scan(None, 9).await, [pair("t1", "a")]);
+        recent.commit(change(b"t2", Some(b"b"))).await.unwrap();
+        recent.commit(change(b"t1", None)).await.unwrap();
+        recent.commit(change(b"t3", Some(b"c"))).await.unwrap();
+        recent.commit(change(b"u2", Some(b"x"))).await.unwrap();
+        assert_eq!(scan(None, 9).await, [pair("t2", "b"), pair("t3", "c")]);
+        assert_eq!(scan(Some(b"t2"), 9).await, [pair("t3", "c")]);
+        assert_eq!(scan(None, 1).await, [pair("t2", "b")]);
+        assert_eq!(recent.queries(), 1);
+        // When it has grown too large it is read again.
+        let many = (0..2000u32).map(|number| ([b"t", &number.to_be_bytes()[..]].concat(), Some(vec![])));
+        recent.commit(many.collect()).await.unwrap();
+        assert_eq!(scan(None, 5000).await.len(), 2002);
+        assert_eq!(scan(None, 5000).await.len(), 2002);
+        assert_eq!(recent.queries(), 3);
+        // However many others are scanned.
+        for table in 0..100u8 {
+            assert_eq!(recent.scan(&[table, 0], None, 9).await.unwrap(), []);
+        }
+        recent.scan(b"u", None, 9).await.unwrap();
+        let before = recent.queries();
+        assert_eq!(recent.scan(b"u", None, 9).await.unwrap(), [pair("u1", "x"), pair("u2", "x")]);
+        assert_eq!(recent.queries(), before, "the latest are kept");
+    }
+
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -300,7 +360,10 @@ mod tests {
             let recent = recent(0);
             let read = || {
                 let recent = Arc::clone(&recent);
-                tokio::spawn(async move { recent.get(b"a").await.unwrap() })
+                tokio::spawn(async move {
+                    let (key, table) = tokio::join!(recent.get(b"a"), recent.scan(b"a", None, 9));
+                    (key.unwrap(), table.unwrap())
+                })
             };
             let commit = || {
                 let recent = Arc::clone(&recent);
@@ -319,15 +382,17 @@ mod tests {
             if ends_last {
                 recent.inner.commit[1].add_permits(1);
                 commit.await.unwrap();
-                recent.inner.read.add_permits(1);
+                recent.inner.read.add_permits(100);
                 read.await.unwrap();
             } else {
-                recent.inner.read.add_permits(1);
+                recent.inner.read.add_permits(100);
                 read.await.unwrap();
                 recent.inner.commit[1].add_permits(1);
                 commit.await.unwrap();
             }
             assert_eq!(recent.get(b"a").await.unwrap(), Some(b"new".to_vec()), "{begins} {ends_last}");
+            let table = recent.scan(b"a", None, 9).await.unwrap();
+            assert_eq!(table, [(b"a".to_vec(), b"new".to_vec())], "{begins} {ends_last}");
             assert!(recent.sound());
         }
     }

@@ -201,8 +201,11 @@ mod tests {
         let together = together(6);
         let first = ask(&together, &[b"a"]);
         settle().await;
-        let others =
-            [ask(&together, &[b"b", b"", b"c"]), ask(&together, &[b"d"]), ask(&together, &[b"e"; 9])];
+        let others = [
+            ask(&together, &[b"b", b"", b"c"]),
+            ask(&together, &[b"d"]),
+            ask(&together, &[b"e".as_slice(); 9]),
+        ];
         settle().await;
         assert_eq!(together.queries(), [1]);
         together.let_go();

@@ -23,9 +23,9 @@ use tokio::sync::oneshot;
 use super::entries::{MAX_BYTES, MAX_ENTRIES};
 
 /// The most inputs and outputs of a batch.
-pub(super) const BATCH_PARTS: usize = 128;
+pub const BATCH_PARTS: usize = 128;
 /// The most bytes of a batch.
-pub(super) const BATCH_BYTES: usize = 1 << 20;
+pub const BATCH_BYTES: usize = 1 << 20;
 
 /// Too many wait to be verified: as many as the pool could hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
