@@ -134,7 +134,8 @@ impl Verifier {
         let signed: Vec<_> = map_pieces(unknown, MIN_PIECE, |piece| {
             let signed = piece.into_iter().filter_map(|(place, (hash, transaction))| {
                 let txid = transaction.check_signatures(self.federation).ok()?;
-                let outputs = transaction.outputs.iter().map(|output| self.read(output)).collect::<Vec<_>>();
+                let outputs =
+                    transaction.outputs.iter().map(|output| read(&self.modules, output)).collect::<Vec<_>>();
                 Some((place, hash, txid, transaction, outputs))
             });
             signed.collect()
@@ -173,11 +174,9 @@ impl Verifier {
         results
     }
 
-    fn read(&self, output: &Output) -> Prepared {
-        match self.modules.get(&output.module) {
-            Some(module) => module.read_output(output).map_err(refusal),
-            None => unknown(output.module),
-        }
+    /// Whose transactions it verifies.
+    pub fn federation(&self) -> FederationId {
+        self.federation
     }
 
     #[cfg(test)]
@@ -194,11 +193,19 @@ impl Verifier {
     }
 }
 
-fn unknown(module: ModuleId) -> Prepared {
+/// Reads an output.
+pub(super) fn read(modules: &Registry, output: &Output) -> Prepared {
+    match modules.get(&output.module) {
+        Some(module) => module.read_output(output).map_err(refusal),
+        None => unknown(output.module),
+    }
+}
+
+pub(super) fn unknown(module: ModuleId) -> Prepared {
     Err(("unknown_module", format!("there is no module {module} in this federation")))
 }
 
-fn refusal(error: ModuleError) -> (&'static str, String) {
+pub(super) fn refusal(error: ModuleError) -> (&'static str, String) {
     match error {
         ModuleError::Refused { code, reason } => (code, reason),
         ModuleError::Db(error) => ("malformed", error.to_string()),
