@@ -258,7 +258,10 @@ mod tests {
             after: Option<&[u8]>,
             limit: usize,
         ) -> Result<Vec<Pair>, DbError> {
-            self.inner.scan(prefix, after, limit).await
+            self.queries.fetch_add(1, Ordering::SeqCst);
+            let page = self.inner.scan(prefix, after, limit).await;
+            self.read.acquire().await.unwrap().forget();
+            page
         }
     }
 
