@@ -6,8 +6,8 @@
 //! 1. Nothing here that is worth an epoch, and nobody has opened one: **nothing**. An idle federation has no epochs.
 //! 2. Nothing here, but a peer has opened the epoch: **join**, since no epoch ends without n − f proposals. At once, unless
 //!    the last epochs were worth nothing (see below).
-//! 3. A peer has opened the epoch, and a module has something or transactions wait here: **propose** at once.
-//! 4. A module has something, or transactions wait: **propose** at once if these fill a contribution, if the last epoch was full, or if since the last
+//! 3. A module has something, or a peer has opened the epoch and transactions wait here: **propose** at once.
+//! 4. Transactions wait: **propose** at once if they fill a contribution, if the last epoch was full, or if since the last
 //!    commit as many have come as the last epochs took from here (an idle federation expects none: the
 //!    first transaction never waits, nor does one after the other of a single client). Otherwise more are likely to follow
 //!    within a moment: clients that were answered by the last epoch hand in their next transactions at about the same
@@ -138,15 +138,15 @@ pub fn decide(recent: &Recent, now: &Situation) -> Decision {
         Some(left) if !left.is_zero() => Decision::Wait(left),
         _ => Decision::Propose,
     };
-    if now.waiting == 0 && !now.items {
+    if now.items {
+        return Decision::Propose;
+    }
+    if now.waiting == 0 {
         return if now.opened { wait_until(recent.delay(), now.since_commit) } else { Decision::Nothing };
     }
     let usual = if now.since_commit > IDLE { 0 } else { recent.usual() };
     if now.opened || now.full || recent.full || now.arrived >= usual {
         return Decision::Propose;
-    }
-    if now.items {
-        return wait_until(recent.window(), now.since_commit);
     }
     wait_until(recent.window(), now.since_commit.min(now.since_oldest))
 }

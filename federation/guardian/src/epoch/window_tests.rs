@@ -46,13 +46,7 @@ fn after_a_busy_epoch_the_first_waits_for_the_others() {
     assert_eq!(decide(&recent, &Situation { waiting: 160, arrived: 60, ..now }), Decision::Wait(ms(47)));
     assert_eq!(decide(&recent, &Situation { full: true, ..now }), Decision::Propose);
     assert_eq!(decide(&recent, &Situation { opened: true, ..now }), Decision::Propose);
-    // Also with what a module has to say: those whose notes the last epoch has signed are about to spend them.
-    assert_eq!(decide(&recent, &Situation { items: true, ..now }), Decision::Wait(ms(40)));
-    let items = Situation { items: true, waiting: 0, arrived: 0, ..now };
-    assert_eq!(decide(&recent, &items), Decision::Wait(ms(40)));
-    assert_eq!(decide(&recent, &Situation { since_commit: ms(50), ..items }), Decision::Propose);
-    assert_eq!(decide(&recent, &Situation { opened: true, ..items }), Decision::Propose);
-    assert_eq!(decide(&busy(1, ms(200)), &items), Decision::Propose, "a single client loses nothing");
+    assert_eq!(decide(&recent, &Situation { items: true, ..now }), Decision::Propose);
     let late = Situation { since_commit: ms(50), since_oldest: ms(50), ..now };
     assert_eq!(decide(&recent, &late), Decision::Propose);
     let full = recent.after(Past { decided: 100, own: 100, full: true, ..Past::default() });
@@ -197,57 +191,4 @@ fn clients_in_step_get_on_faster_with_the_window_and_a_single_one_loses_nothing(
         with.0 * 100 >= without.0 * 95 && with.1 < without.1 && with.2 <= without.2 + ms(60) / 4,
         "{with:?} {without:?}"
     );
-}
-
-/// Clients that hand in their next transaction some time after the epoch that follows the one that decided the last: that one brings
-/// the guardians' signatures. Returns how many were done in ten seconds, and in how many epochs.
-fn reissues(
-    clients: usize,
-    took: Duration,
-    rule: impl Fn(&Recent, &Situation) -> Decision,
-) -> (usize, usize) {
-    let mut arrivals: Vec<Option<Duration>> = vec![Some(Duration::ZERO); clients];
-    let (mut signing, mut recent) = (Vec::new(), Recent::default());
-    let (mut now, mut commit, mut done, mut epochs) = (Duration::ZERO, Duration::ZERO, 0, 0);
-    while now < ms(10_000) {
-        let here: Vec<usize> =
-            (0..clients).filter(|client| arrivals[*client].is_some_and(|at| at <= now)).collect();
-        let next = arrivals.iter().flatten().filter(|at| **at > now).min().copied();
-        let situation = Situation {
-            waiting: here.len(),
-            arrived: here.iter().filter(|client| arrivals[**client].is_some_and(|at| at > commit)).count(),
-            items: !signing.is_empty(),
-            since_commit: now - commit,
-            since_oldest: here.iter().filter_map(|client| arrivals[*client]).min().map_or(now, |at| now - at),
-            ..Situation::default()
-        };
-        match rule(&recent, &situation) {
-            Decision::Nothing => now = next.unwrap(),
-            Decision::Wait(time) => now = next.unwrap_or(now + time).min(now + time),
-            Decision::Propose => {
-                now += took;
-                (commit, epochs, done) = (now, epochs + 1, done + signing.len());
-                for client in signing.drain(..) {
-                    arrivals[client] = Some(now + ms(2 + (client % 7) as u64));
-                }
-                here.iter().for_each(|client| arrivals[*client] = None);
-                let (decided, needed) = (here.len(), true);
-                recent = recent.after(Past { decided, own: decided, needed, full: false, took: Some(took) });
-                signing = here;
-            }
-        }
-    }
-    (done, epochs)
-}
-
-#[test]
-fn signatures_wait_a_moment_for_those_who_spend_what_the_last_ones_made() {
-    let at_once = |recent: &Recent, now: &Situation| {
-        if now.items { Decision::Propose } else { decide(recent, now) }
-    };
-    let (with, without) = (reissues(64, ms(60), decide), reissues(64, ms(60), at_once));
-    println!("64 clients: (transactions, epochs) {with:?}, signatures at once {without:?}");
-    assert!(with.0 * 100 > without.0 * 110, "{with:?} {without:?}");
-    assert!(with.0 * without.1 > without.0 * with.1, "more in an epoch: {with:?} {without:?}");
-    assert_eq!(reissues(1, ms(60), decide), reissues(1, ms(60), at_once));
 }
