@@ -131,16 +131,17 @@ impl Transaction {
         Ok(())
     }
 
-    /// Checks every signature against its input's key; CPU-heavy.
-    pub fn check_signatures(&self, federation: FederationId) -> Result<(), TransactionError> {
+    /// Checks every signature against its input's key; CPU-heavy. Returns what was signed.
+    pub fn check_signatures(&self, federation: FederationId) -> Result<TxId, TransactionError> {
         self.check_form()?;
-        let message = Message::from_digest(self.txid(federation).0);
+        let txid = self.txid(federation);
+        let message = Message::from_digest(txid.0);
         for (index, (input, signature)) in self.inputs.iter().zip(&self.witness).enumerate() {
             SECP256K1
                 .verify_schnorr(&signature.0, &message, &input.key)
                 .map_err(|_| TransactionError::BadSignature(index))?;
         }
-        Ok(())
+        Ok(txid)
     }
 
     /// Reads a transaction and checks its form.

@@ -12,18 +12,18 @@ use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint};
 use federation_core::db::{Database, DbError, NamespacedReader, Reader};
 use federation_core::encoding::encode;
 use federation_core::invite::InviteCode;
-use federation_core::module::{DynModule, Epoch, Registry};
+use federation_core::module::{DynModule, Registry};
 use federation_core::rest::{
     AuditResponse, EpochResponse, OutputStatus, TransactionResponse, TransactionStatus,
 };
 use federation_core::{FederationId, ModuleId, OutPoint, PeerId, Transaction, TxId};
-use federation_store::WriteBatch;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::epoch::apply::Applier;
 use crate::epoch::faults::FaultLog;
 use crate::epoch::pool::{NoRoom, Pool};
+use crate::epoch::submissions::TooMany;
 use crate::epoch::verify::Verifier;
 use crate::health::Health;
 use crate::history::Archive;
@@ -122,13 +122,16 @@ impl Running {
         self.takes_writes()?;
         transaction.check_form().map_err(|error| ApiError::bad_request("malformed", error.to_string()))?;
         let txid = transaction.txid(self.federation);
-        if let Some(known) = self.transaction(txid).await?
-            && !matches!(known.status, TransactionStatus::Rejected { .. })
-        {
+        if let Some(known) = self.taken(txid).await? {
             return Ok(known);
         }
         let hash = transaction.hash();
-        let verified = self.verifier.verify_submitted(hash, transaction).await?;
+        let verified = self.verifier.verify_submitted(hash, transaction).await?.map_err(|TooMany| {
+            ApiError::unavailable(
+                "busy",
+                "too many transactions are being verified: try again, or another guardian",
+            )
+        })?;
         let verified = verified.ok_or_else(|| {
             ApiError::bad_request(
                 "bad_signature",
@@ -136,17 +139,12 @@ impl Running {
             )
         })?;
         // Tried on a copy of the agreed state that is thrown away: the exact reason, at once.
-        let mut trial = WriteBatch::new(Arc::clone(&self.db));
-        let version = self.applier.versions().in_force(&self.agreed()).await?;
-        let epoch = Epoch { number: *self.epochs.borrow(), version };
-        match self.applier.apply_one(&mut trial, epoch, &verified).await? {
+        let epoch = *self.epochs.borrow();
+        match self.applier.try_one(&self.db, epoch, &verified).await? {
             Some(Decided::Rejected { code, reason, .. }) => {
                 // The trial reads what is committed at each moment: an epoch in between may have accepted this
                 // very transaction, handed in at another guardian, and its own inputs now look spent.
-                return match self.transaction(txid).await? {
-                    Some(known) if !matches!(known.status, TransactionStatus::Rejected { .. }) => Ok(known),
-                    _ => Err(ApiError::refused(&code, reason)),
-                };
+                return self.taken(txid).await?.ok_or_else(|| ApiError::refused(&code, reason));
             }
             Some(Decided::Accepted { .. }) | None => {}
         }
@@ -170,6 +168,16 @@ impl Running {
         self.transaction(txid).await?.ok_or_else(|| {
             ApiError::new(500, "pool", "the transaction was kept, but is not found: ask again")
         })
+    }
+
+    /// Where a transaction stands that need not be handed in again: it is accepted, or waits here.
+    async fn taken(&self, txid: TxId) -> Result<Option<TransactionResponse>, DbError> {
+        if self.pool.contains(&txid) || TRANSACTIONS.contains(&self.agreed(), &txid).await? {
+            let known = self.transaction(txid).await?;
+            // (It may have been rejected this very moment.)
+            return Ok(known.filter(|known| !matches!(known.status, TransactionStatus::Rejected { .. })));
+        }
+        Ok(None)
     }
 
     /// Whether anything may be handed in here.
@@ -202,8 +210,12 @@ impl Running {
 
     /// Where a transaction stands; `None` if this guardian never saw it.
     pub async fn transaction(&self, txid: TxId) -> Result<Option<TransactionResponse>, DbError> {
-        // Before the database: what leaves the pool is committed already.
-        let waiting = self.pool.contains(&txid);
+        // Before the database: what leaves the pool is committed already. And what is in it needs no look there: it is not
+        // decided, or (signed anew, and handed in elsewhere) will be found decided in an epoch that is about to come.
+        if self.pool.contains(&txid) {
+            let status = TransactionStatus::Proposed;
+            return Ok(Some(TransactionResponse { txid, status, outputs: Vec::new() }));
+        }
         let (status, outputs) = match TRANSACTIONS.get(&self.agreed(), &txid).await? {
             Some(Decided::Accepted { epoch, outputs }) => {
                 let mut statuses = Vec::with_capacity(outputs.len());
@@ -212,7 +224,6 @@ impl Running {
                 }
                 (TransactionStatus::Accepted { epoch }, statuses)
             }
-            _ if waiting => (TransactionStatus::Proposed, Vec::new()),
             _ => match REJECTED.get(&state::history_reader(self.reader()), &txid).await? {
                 Some(Decided::Rejected { code, reason, .. }) => {
                     (TransactionStatus::Rejected { code, reason }, Vec::new())

@@ -124,9 +124,14 @@ pub fn module_key(module: ModuleId, key: &[u8]) -> Vec<u8> {
     [module_prefix(MODULE, module).as_slice(), key].concat()
 }
 
+/// The whole key of an entry of an agreed table.
+pub fn agreed_key(key: &[u8]) -> Vec<u8> {
+    [&[AGREED], key].concat()
+}
+
 /// The whole key of a transaction.
 pub fn transaction_key(txid: &TxId) -> Vec<u8> {
-    [&[AGREED], TRANSACTIONS.key(txid).as_slice()].concat()
+    agreed_key(&TRANSACTIONS.key(txid))
 }
 
 /// A module's part, for writing.

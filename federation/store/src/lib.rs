@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! modules, main loop ──▶ WriteBatch (in memory, savepoints) ──commit──▶ one SQL transaction ──▶ disk
-//! API               ──▶ Database (committed state only)
+//! API               ──▶ Database (committed state only; what is asked for often, from memory)
 //! ```
 //!
 //! | URL | engine |
@@ -19,7 +19,9 @@ mod batch;
 mod memory;
 mod postgres;
 mod range;
+mod recent;
 mod sqlite;
+mod together;
 mod whole;
 
 #[cfg(test)]
@@ -49,9 +51,9 @@ pub async fn open(url: &str) -> Result<Arc<dyn Database>, DbError> {
     if url == "sqlite::memory:" {
         Ok(memory())
     } else if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-        Ok(Arc::new(sqlite::Sqlite::open(path.as_ref()).await?))
+        Ok(Arc::new(recent::Recent::new(sqlite::Sqlite::open(path.as_ref()).await?)))
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        Ok(Arc::new(postgres::Postgres::open(url).await?))
+        Ok(Arc::new(recent::Recent::new(postgres::Postgres::open(url).await?)))
     } else {
         Err(unknown_kind())
     }

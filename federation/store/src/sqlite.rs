@@ -13,17 +13,20 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
+use crate::together::{Source, Together};
 use crate::{LOCK_WAIT, READERS, SCHEMA_VERSION, check_version, engine, in_use, range};
 
 /// The most rows of one statement. Statements have sizes of powers of two only, so that few are ever prepared.
 const ROWS: usize = 512;
+/// The most keys of a read that shares its query with others: a larger one is worth its own, beside theirs.
+const TOGETHER: usize = 64;
 /// What is left of the write-ahead log after a checkpoint, in bytes: one large commit must not hold the disk for ever.
 const WAL_LIMIT: &str = "67108864";
 
 /// An open SQLite file.
 pub struct Sqlite {
     writer: Mutex<SqliteConnection>,
-    readers: Readers,
+    readers: Together<Readers>,
     /// Holds an exclusive lock on a file beside the database as long as it lives, even through `kill -9`.
     _lock: Mutex<SqliteConnection>,
 }
@@ -49,7 +52,11 @@ impl Sqlite {
             turns: Semaphore::new(READERS as usize),
             free: std::sync::Mutex::default(),
         };
-        Ok(Self { writer: Mutex::new(writer), readers, _lock: Mutex::new(lock) })
+        Ok(Self {
+            writer: Mutex::new(writer),
+            readers: Together::new(readers, TOGETHER),
+            _lock: Mutex::new(lock),
+        })
     }
 }
 
@@ -76,6 +83,24 @@ impl Readers {
 
     fn give(&self, connection: SqliteConnection) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+}
+
+#[async_trait]
+impl Source for Readers {
+    async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        let (_turn, mut connection) = self.take().await?;
+        let values = if keys.len() <= ROWS {
+            get_many(&mut connection, keys).await?
+        } else {
+            // One transaction, so that all statements see the same commit.
+            let mut tx = connection.begin().await.map_err(engine)?;
+            let values = get_many(&mut tx, keys).await?;
+            tx.commit().await.map_err(engine)?;
+            values
+        };
+        self.give(connection);
+        Ok(values)
     }
 }
 
@@ -219,31 +244,22 @@ async fn scan(
 #[async_trait]
 impl Reader for Sqlite {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        let (_turn, mut connection) = self.readers.take().await?;
-        let value = get(&mut connection, key).await?;
-        self.readers.give(connection);
-        Ok(value)
+        Ok(self.readers.get_many(&[key.to_vec()]).await?.pop().flatten())
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        let (_turn, mut connection) = self.readers.take().await?;
-        let values = if keys.len() <= ROWS {
-            get_many(&mut connection, keys).await?
+        if keys.len() <= TOGETHER {
+            self.readers.get_many(keys).await
         } else {
-            // One transaction, so that all statements see the same commit.
-            let mut tx = connection.begin().await.map_err(engine)?;
-            let values = get_many(&mut tx, keys).await?;
-            tx.commit().await.map_err(engine)?;
-            values
-        };
-        self.readers.give(connection);
-        Ok(values)
+            self.readers.source().read(keys).await
+        }
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        let (_turn, mut connection) = self.readers.take().await?;
+        let readers = self.readers.source();
+        let (_turn, mut connection) = readers.take().await?;
         let found = scan(&mut connection, prefix, after, limit).await?;
-        self.readers.give(connection);
+        readers.give(connection);
         Ok(found)
     }
 }
@@ -295,7 +311,7 @@ impl Database for Sqlite {
     }
 
     async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
-        let mut connection = self.readers.options.connect().await.map_err(engine)?;
+        let mut connection = self.readers.source().options.connect().await.map_err(engine)?;
         connection.execute("BEGIN").await.map_err(engine)?;
         // SQLite fixes what a transaction sees at its first read, not when it begins.
         get(&mut connection, &[]).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use federation_core::db::Pair;
+use federation_core::db::{Changes, Pair};
 
 use crate::range;
 
@@ -27,6 +27,42 @@ impl Whole {
             .fold(0, |sum: usize, (key, value)| sum.saturating_add(key.len()).saturating_add(value.len()));
         if self.0.len() < PARTS && pairs.len() <= PAIRS && bytes <= BYTES && self.part(prefix).is_none() {
             self.0.push((prefix.to_vec(), pairs.iter().cloned().collect()));
+        }
+    }
+
+    /// Forgets the oldest part, if there is no room for one more.
+    pub fn make_room(&mut self) {
+        if self.0.len() >= PARTS {
+            self.0.remove(0);
+        }
+    }
+
+    /// Takes out the parts that are about to change, and gives them as they will be.
+    pub fn take_changing(&mut self, changes: &Changes) -> Self {
+        let of = |prefix: &[u8]| {
+            let from = changes.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+            let prefix = prefix.to_vec();
+            from.take_while(move |(key, _)| key.starts_with(&prefix))
+        };
+        let (mut changing, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.0).into_iter().partition(|(prefix, _)| of(prefix).next().is_some());
+        self.0 = others;
+        for (prefix, pairs) in &mut changing {
+            for (key, change) in of(prefix) {
+                match change {
+                    Some(value) => pairs.insert(key.clone(), value.clone()),
+                    None => pairs.remove(key),
+                };
+            }
+        }
+        Self(changing)
+    }
+
+    /// Puts them back.
+    pub fn put_back(&mut self, parts: Self) {
+        for (prefix, pairs) in parts.0 {
+            let pairs: Vec<Pair> = pairs.into_iter().collect();
+            self.remember(&prefix, &pairs);
         }
     }
 

@@ -161,8 +161,16 @@ struct Pairing<'a> {
     negative: bool,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many products of pairings this thread has looked at.
+    pub(crate) static CHECKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Whether all of them do (up to 2^-128).
 fn hold(equations: &[Equation<'_>], keys: &[&G2], hands: Hands) -> bool {
+    #[cfg(test)]
+    CHECKS.set(CHECKS.get() + 1);
     let signatures = equations.iter().map(|e| (e.coefficient, e.signature)).collect();
     // The long one first, so that it isn't what all others wait for.
     let mut pairings = vec![Pairing { terms: signatures, key: G2::generator(), negative: true }];

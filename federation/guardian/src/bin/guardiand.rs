@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use anyhow::{Context, bail};
 use bitcoin::Network;
@@ -120,9 +121,16 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match try_main().await {
+fn main() -> ExitCode {
+    // Its tasks pass messages on: what computes is on threads of its own, and half of the cores are plenty. With more each
+    // message wakes a thread that finds nothing left to do.
+    let threads = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(try_main()),
+        Err(error) => Err(error).context("the runtime cannot be started"),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("guardiand: {error:#}");

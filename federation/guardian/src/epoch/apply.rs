@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use federation_core::db::DbError;
+use federation_core::db::{Database, DbError};
 use federation_core::encoding::tagged_hash;
 use federation_core::module::{Epoch, ModuleError, Registry, Trust};
 use federation_core::{Amount, ConsensusItem, OutPoint, PeerId, Transaction};
@@ -137,13 +137,26 @@ impl Applier {
         Ok(applied)
     }
 
+    /// Applies one transaction to a copy of the committed state that is thrown away.
+    pub async fn try_one(
+        &self,
+        db: &Arc<dyn Database>,
+        number: u64,
+        verified: &Arc<Verified>,
+    ) -> Result<Option<Decided>, DbError> {
+        let mut trial = WriteBatch::new(Arc::clone(db));
+        self.read_ahead(&trial, &[Some(Arc::clone(verified))]).await?;
+        let version = self.versions.in_force(&state::agreed(&mut trial)).await?;
+        self.apply_one(&mut trial, Epoch { number, version }, verified).await
+    }
+
     /// One query for what applying these will read.
     pub(super) async fn read_ahead(
         &self,
         db: &WriteBatch,
         transactions: &[Option<Arc<Verified>>],
     ) -> Result<(), DbError> {
-        let mut keys = BTreeSet::new();
+        let mut keys = BTreeSet::from([state::agreed_key(&Versions::in_force_key())]);
         for verified in transactions.iter().flatten() {
             keys.insert(state::transaction_key(&verified.txid));
             let transaction = &verified.transaction;

@@ -1,8 +1,9 @@
 //! An epoch, from the guardians' contributions to one commit.
 //!
 //! [`contribution`] is what a guardian proposes and [`propose`] makes one, when [`window`] says so; [`pool`] is where
-//! transactions wait for that (its rules are in [`entries`]). [`verify`] checks signatures and inputs without state,
-//! [`ahead`] does that and more for epochs that wait, [`presume`] leaves it out where others' word for it is enough, [`apply`] applies an agreed batch under the rules that [`version`]
+//! transactions wait for that (its rules are in [`entries`]). [`verify`] checks signatures and inputs without state
+//! ([`submissions`] is where users' transactions gather for that), [`ahead`] does that and more for epochs that wait,
+//! [`presume`] leaves it out where others' word for it is enough, [`apply`] applies an agreed batch under the rules that [`version`]
 //! says are in force, and counts [`faults`]; [`commit`] makes one durable, or several that have [arrived](arrivals)
 //! together. [`main_loop`] drives it all.
 
@@ -25,6 +26,9 @@ pub mod pool;
 mod pool_tests;
 pub mod presume;
 pub mod propose;
+pub mod submissions;
+#[cfg(test)]
+mod submissions_tests;
 #[cfg(test)]
 mod tests;
 pub mod verify;

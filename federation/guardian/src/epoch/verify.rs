@@ -2,22 +2,24 @@
 //! are remembered by the hash of the whole transaction, so that what was verified at submission is not verified again in
 //! consensus.
 //!
-//! What users hand in is verified some at a time, so that a flood of it leaves consensus its threads.
+//! What users hand in is verified [in batches, one at a time](super::submissions).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use federation_core::db::DbError;
 use federation_core::module::{AnyPrepared, ModuleError, Registry};
 use federation_core::{FederationId, Input, ModuleId, Output, Transaction, TxId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use federation_tbs::pool::map_pieces;
+
+use super::submissions::{Submissions, TooMany};
 
 /// How many verified transactions are remembered.
 const REMEMBERED: usize = 20_000;
 /// How many bytes of them: whoever can sign can have one remembered, as large as a transaction may be.
 const REMEMBERED_BYTES: usize = 32 << 20;
-/// How many submissions are verified at a time.
-const SUBMISSIONS: usize = 4;
+/// Fewer transactions than this are not worth a thread for what is done with each alone.
+const MIN_PIECE: usize = 8;
 /// What a part of a transaction takes beside its body.
 const PART_COST: usize = 256;
 
@@ -36,12 +38,15 @@ pub struct Verified {
 /// What applying a part of a transaction needs, or why it is refused.
 pub type Prepared = Result<AnyPrepared, (&'static str, String)>;
 
+/// `None`: form or signatures are wrong.
+type Verdict = Option<Arc<Verified>>;
+
 /// Verifies transactions, and remembers.
 pub struct Verifier {
     federation: FederationId,
     modules: Arc<Registry>,
     memory: Mutex<Memory>,
-    submissions: Arc<Semaphore>,
+    submissions: Submissions<Verdict>,
 }
 
 #[derive(Default)]
@@ -54,8 +59,7 @@ struct Memory {
 impl Verifier {
     /// For one federation and its modules.
     pub fn new(federation: FederationId, modules: Arc<Registry>) -> Self {
-        let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
-        Self { federation, modules, memory: Mutex::default(), submissions }
+        Self { federation, modules, memory: Mutex::default(), submissions: Submissions::default() }
     }
 
     /// Verifies each transaction, in order; `None` where form or signatures are wrong. CPU-heavy work
@@ -68,61 +72,78 @@ impl Verifier {
         self: &Arc<Self>,
         transactions: Vec<([u8; 32], Transaction)>,
     ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
-        self.run(transactions, None).await
-    }
-
-    /// The same for one that a user hands in; it waits for its turn.
-    pub async fn verify_submitted(
-        self: &Arc<Self>,
-        hash: [u8; 32],
-        transaction: Transaction,
-    ) -> Result<Option<Arc<Verified>>, DbError> {
-        // Kept by the work itself: who hangs up does not get another turn before it is done.
-        let turn = Arc::clone(&self.submissions).acquire_owned().await.ok();
-        Ok(self.run(vec![(hash, transaction)], turn).await?.pop().flatten())
-    }
-
-    async fn run(
-        self: &Arc<Self>,
-        transactions: Vec<([u8; 32], Transaction)>,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
-        let known = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            transactions.iter().map(|(hash, _)| memory.verified.get(hash).cloned()).collect::<Vec<_>>()
-        };
+        let known = self.known(&transactions);
         if known.iter().all(Option::is_some) {
             return Ok(known);
         }
         let this = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            this.verify_unknown(transactions, known)
-        });
+        let work = tokio::task::spawn_blocking(move || this.verify_unknown(transactions, known));
         work.await.map_err(|error| DbError::Engine(format!("the verification was cut off: {error}")))
+    }
+
+    /// The same for one that a user hands in, together with others that are.
+    ///
+    /// # Errors
+    /// If the work was cut off.
+    pub async fn verify_submitted(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        transaction: Transaction,
+    ) -> Result<Result<Option<Arc<Verified>>, TooMany>, DbError> {
+        if let Some(known) = self.memory().verified.get(&hash) {
+            return Ok(Ok(Some(Arc::clone(known))));
+        }
+        let size = size(&transaction);
+        let (verdict, first) = match self.submissions.push(hash, transaction, size) {
+            Ok(pushed) => pushed,
+            Err(too_many) => return Ok(Err(too_many)),
+        };
+        if first {
+            let this = Arc::clone(self);
+            // Not part of this request: whoever hangs up leaves the others their batch.
+            tokio::task::spawn_blocking(move || {
+                while let Some(batch) = this.submissions.next() {
+                    batch.verify(|transactions| {
+                        let known = this.known(&transactions);
+                        this.verify_unknown(transactions, known)
+                    });
+                }
+            });
+        }
+        let verdict = verdict.await;
+        verdict.map_err(|_| DbError::Engine("the verification was cut off".to_owned()))?.map(Ok)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, transactions: &[([u8; 32], Transaction)]) -> Vec<Verdict> {
+        let memory = self.memory();
+        transactions.iter().map(|(hash, _)| memory.verified.get(hash).cloned()).collect()
     }
 
     fn verify_unknown(
         &self,
         transactions: Vec<([u8; 32], Transaction)>,
-        mut results: Vec<Option<Arc<Verified>>>,
-    ) -> Vec<Option<Arc<Verified>>> {
-        let mut unknown = Vec::new();
-        for (place, ((hash, transaction), known)) in transactions.into_iter().zip(&results).enumerate() {
-            if known.is_none() && transaction.check_signatures(self.federation).is_ok() {
-                unknown.push((place, hash, transaction));
-            }
-        }
-        let prepared = self.prepare(unknown.iter().map(|(_, _, transaction)| transaction));
-        let mut found = Vec::with_capacity(unknown.len());
-        for ((place, hash, transaction), prepared) in unknown.into_iter().zip(prepared) {
-            let txid = transaction.txid(self.federation);
-            let outputs = transaction.outputs.iter().map(|output| read(&self.modules, output)).collect();
+        mut results: Vec<Verdict>,
+    ) -> Vec<Verdict> {
+        let unknown = transactions.into_iter().enumerate().zip(&results);
+        let unknown: Vec<_> =
+            unknown.filter(|(_, known)| known.is_none()).map(|(unknown, _)| unknown).collect();
+        let signed: Vec<_> = map_pieces(unknown, MIN_PIECE, |piece| {
+            let signed = piece.into_iter().filter_map(|(place, (hash, transaction))| {
+                let txid = transaction.check_signatures(self.federation).ok()?;
+                let outputs =
+                    transaction.outputs.iter().map(|output| read(&self.modules, output)).collect::<Vec<_>>();
+                Some((place, hash, txid, transaction, outputs))
+            });
+            signed.collect()
+        });
+        let prepared = self.prepare(signed.iter().map(|(_, _, _, transaction, _)| transaction));
+        let mut memory = self.memory();
+        for ((place, hash, txid, transaction, outputs), prepared) in signed.into_iter().zip(prepared) {
             let verified = Arc::new(Verified { transaction, txid, prepared, outputs });
-            found.push((place, hash, verified));
-        }
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, hash, verified) in found {
             memory.remember(hash, Arc::clone(&verified));
             if let Some(slot) = results.get_mut(place) {
                 *slot = Some(verified);
@@ -160,12 +181,12 @@ impl Verifier {
 
     #[cfg(test)]
     pub(super) fn remembered_bytes(&self) -> usize {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.memory().bytes
     }
 
     /// Drops what an epoch has decided.
     pub fn forget(&self, hashes: &[[u8; 32]]) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory();
         for hash in hashes {
             memory.remove(hash);
         }

@@ -51,6 +51,11 @@ impl Versions {
         Ok(IN_FORCE.get(db, &()).await?.unwrap_or(self.started_with))
     }
 
+    /// What [`in_force`](Self::in_force) reads.
+    pub fn in_force_key() -> Vec<u8> {
+        IN_FORCE.key(&())
+    }
+
     /// What is agreed about each guardian's program.
     pub async fn announced(&self, db: &dyn Reader) -> Result<BTreeMap<PeerId, u16>, DbError> {
         let mut announced: BTreeMap<_, _> =

@@ -91,12 +91,14 @@ impl ServerModule for Mint {
     }
 
     fn input_reads(&self, key: &XOnlyPublicKey, input: &NoteInput) -> Vec<Vec<u8>> {
-        vec![tables::SPENT.key(&key.serialize()), tables::COUNTS.key(&input.denomination)]
+        let counts = tables::COUNTS.key(&input.denomination);
+        vec![tables::SPENT.key(&key.serialize()), counts, tables::TOTALS.key(&())]
     }
 
     fn output_reads(&self, output: &NoteOutput) -> Vec<Vec<u8>> {
         let blinded_nonce = PointBytes(output.blinded_nonce.to_bytes());
-        vec![tables::ISSUED.key(&blinded_nonce), tables::COUNTS.key(&output.denomination)]
+        let counts = tables::COUNTS.key(&output.denomination);
+        vec![tables::ISSUED.key(&blinded_nonce), counts, tables::TOTALS.key(&())]
     }
 
     fn presume(&self, inputs: &[(XOnlyPublicKey, NoteInput)]) -> Vec<Result<Good, ModuleError>> {

@@ -72,6 +72,34 @@ fn one_bad_note_of_many_is_found_on_the_pool() {
 }
 
 #[test]
+fn bad_notes_cost_the_others_little() {
+    let checks = |bad: &[usize]| {
+        let mut batch = notes(64);
+        for place in bad {
+            batch[*place].nonce = b"other".to_vec();
+        }
+        let items: Vec<_> = batch
+            .iter()
+            .map(|n| BatchItem { message: &n.nonce, signature: &n.signature, key: &n.key })
+            .collect();
+        crate::batch::CHECKS.set(0);
+        let valid = verify_batch(&items);
+        assert_eq!(valid.iter().filter(|valid| !**valid).count(), bad.len());
+        crate::batch::CHECKS.get()
+    };
+    assert_eq!(checks(&[]), 1);
+    // Two halves of each of log₂ 64 parts at the most, and fewer where the bad half is known by the good one.
+    for place in [0, 21, 42, 63] {
+        assert!((7..=13).contains(&checks(&[place])), "{}", checks(&[place]));
+    }
+    assert!(checks(&[5, 40]) <= 25);
+    // Whatever is in it: not twice what they cost one by one.
+    assert_eq!(checks(&(0..64).collect::<Vec<_>>()), 2 * 64 - 1);
+    assert!(checks(&(0..64).step_by(2).collect::<Vec<_>>()) < 2 * 64);
+    assert!(checks(&(0..64).step_by(4).collect::<Vec<_>>()) < 2 * 64);
+}
+
+#[test]
 fn a_note_of_another_denomination_is_bad() {
     let mut batch = notes(5);
     batch[3].key = public(7);
