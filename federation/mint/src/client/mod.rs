@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! seed ─▶ Deriver ─▶ NoteRequest ─output()─▶ mint ─outcome─▶ finish() ─▶ Note ─spend_input()─▶ mint
-//!                                                                         └─ ECash ─▶ "clnecash1…"
+//!                                      │                         ▲       └─ ECash ─▶ "clnecash1…"
+//!                                      └── shares ─ finish_early() ── an epoch earlier
 //! ```
 //!
 //! Everything of a note but the signature derives from the seed, the federation and a number: a wallet persists the next
 //! free number before it uses one, and needs nothing else to start over.
 
 mod derive;
+mod early;
 mod note;
 mod request;
 mod select;
@@ -16,8 +18,9 @@ mod split;
 mod text;
 
 pub use derive::{Deriver, NoteSecret};
+pub use early::{Early, SharesAnswer, finish_early};
 pub use note::{Note, spend_input};
-pub use request::{NoteRequest, combine_shares, finish, finish_all};
+pub use request::{NoteRequest, finish, finish_all};
 pub use select::{Selection, select_exact, select_notes};
 pub use split::{DEFAULT_SPREAD, Held, change, represent, represent_spread};
 pub use text::{ECash, MAX_ECASH_TEXT};

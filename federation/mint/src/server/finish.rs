@@ -83,6 +83,7 @@ impl Mint {
             }
             self.signer.forget([&point]);
             self.ahead.forget(&point);
+            self.early.finished(point, PointBytes(signature.to_bytes()));
         }
         Ok(())
     }
