@@ -12,7 +12,7 @@
 //!            the ordinary way, beside it: whichever comes first
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,12 +92,14 @@ impl Client {
         let query = [("txid", record.txid.to_string()), ("wait", WAIT.as_secs().to_string())];
         let request = Request::module_get(KIND, "shares", &query);
         let threshold = usize::from(self.inner.mint.config.threshold);
-        let mut others = api.ranked().into_iter();
+        let ranked = api.ranked();
+        let mut others = ranked.iter().copied();
         let request = &request;
         let ask = move |peer| async move { (peer, api.one(peer, request, WAIT).await) };
         let mut running: FuturesUnordered<_> = others.by_ref().take(threshold).map(ask).collect();
         let (mut shares, mut over) = (Shares::new(), 0);
-        let mut patience: Option<Instant> = None;
+        let (mut heard, mut patience) = (BTreeSet::new(), None);
+        let mut accepted = false;
         loop {
             let next = match patience {
                 Some(end) => timeout_at(end, running.next()).await,
@@ -106,31 +108,33 @@ impl Client {
             let Ok(next) = next else {
                 patience = None;
                 hurry.notify_one();
+                // Asked last next time: nobody shall have to wait for them again.
+                let asked = ranked.len().saturating_sub(others.len());
+                let late = ranked.iter().take(asked).filter(|peer| !heard.contains(*peer));
+                late.for_each(|peer| api.note(*peer, true));
                 running.extend(others.by_ref().map(ask));
                 continue;
             };
             // Everybody has answered.
             let (peer, answer) = next?;
+            heard.insert(peer);
             api.note(peer, matches!(answer, Err(CallError::Down(_))));
-            let useless = match answer.ok().and_then(|answer| serde_json::from_value(answer).ok()) {
-                Some(answer) => match partial_signatures(record, &answer) {
-                    Some(given) => {
-                        if shares.is_empty() && over == 0 {
-                            patience = Instant::now().checked_add(OTHERS);
-                        }
-                        shares.insert(peer, given);
-                        0
+            let answer = answer.ok().and_then(|answer| serde_json::from_value::<SharesAnswer>(answer).ok());
+            if answer.is_some() && !accepted {
+                accepted = true;
+                patience = Instant::now().checked_add(OTHERS);
+            }
+            match answer.as_ref().and_then(|answer| partial_signatures(record, answer)) {
+                Some(given) => drop(shares.insert(peer, given)),
+                None => {
+                    over = over.saturating_add(usize::from(answer.is_some_and(|a| !a.outcomes.is_empty())));
+                    // The outcomes are there. (f may lie about that.)
+                    if over > api.max_faulty() {
+                        return None;
                     }
-                    // (f may lie about that.)
-                    None if !answer.outcomes.is_empty() && over >= api.max_faulty() => return None,
-                    None => {
-                        over = over.saturating_add(usize::from(!answer.outcomes.is_empty()));
-                        1
-                    }
-                },
-                None => 1,
-            };
-            running.extend(others.by_ref().take(useless).map(ask));
+                    running.extend(others.by_ref().take(1).map(ask));
+                }
+            }
             if shares.len() < threshold {
                 continue;
             }

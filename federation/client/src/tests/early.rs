@@ -291,8 +291,8 @@ async fn one_that_is_of_no_use_is_worked_around() {
             assert!(soon(reissued(&client, 1)).await, "{way:?} at {place}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{way:?} at {place}");
             assert_eq!(panel.asked("mint/shares"), [1; 4], "{way:?} at {place}");
-            // Whoever lied or was down is asked last from now on.
-            if matches!(way, Wrong | Exchanged | Malformed | Down) {
+            // Whoever lied, was down or silent is asked last from now on.
+            if matches!(way, Wrong | Exchanged | Malformed | Down | Silent | Behind) {
                 assert!(soon(reissued(&client, 2)).await);
                 let mut asked = [2; 4];
                 asked[place] = 1;
