@@ -445,7 +445,10 @@ impl State {
                     let note: NoteInput = decode(&input.body, 1000).unwrap();
                     let nonce = input.key.serialize();
                     let key = &keys().mint.keys(note.denomination).unwrap().public;
-                    assert!(federation_tbs::verify(&nonce, &note.signature, key), "a bad note");
+                    assert!(
+                        federation_tbs::verify(&nonce, &note.signature.decode().unwrap(), key),
+                        "a bad note"
+                    );
                     if self.spent.contains(&nonce) || spent.contains(&nonce) {
                         return Err(refused(422, "double_spend"));
                     }

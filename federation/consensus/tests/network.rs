@@ -132,7 +132,7 @@ impl Federation {
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 let done = match event {
-                    ConsensusEvent::Batch(batch) => main.committed(history.commit(&batch)).await,
+                    ConsensusEvent::Batch { batch, .. } => main.committed(history.commit(&batch)).await,
                     ConsensusEvent::Signatures { epoch, signatures } => {
                         history.signatures.lock().unwrap().insert(epoch, signatures);
                         Ok(())

@@ -103,6 +103,16 @@ pub struct AuditLine {
     pub amount_msat: i64,
 }
 
+/// How much of an epoch is taken for right without a look, because others have looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing.
+    Nobody,
+    /// n − f guardians, as many as hold the money, have signed to what state the epoch leads. What is wrongly taken for right leads
+    /// to another one; then nothing of it is kept, and the epoch is applied again, trusting nobody.
+    Signed,
+}
+
 /// A module with its own types. `Input`, `Output` and `Item` are what the envelopes' bodies hold.
 #[async_trait]
 pub trait ServerModule: Send + Sync + 'static {
@@ -137,6 +147,12 @@ pub trait ServerModule: Send + Sync + 'static {
     /// at submission.
     fn prepare(&self, inputs: &[(XOnlyPublicKey, Self::Input)]) -> Vec<Result<Self::Prepared, ModuleError>>;
 
+    /// Stands in for [`prepare`](Self::prepare) where [`Trust::Signed`] is due: checks that are costly, and that a wrong input would
+    /// have failed at the other guardians as well, may be left out.
+    fn presume(&self, inputs: &[(XOnlyPublicKey, Self::Input)]) -> Vec<Result<Self::Prepared, ModuleError>> {
+        self.prepare(inputs)
+    }
+
     /// Keys that taking this input reads, as far as they are known beforehand: those of all of an epoch's transactions are
     /// read with one query. No more than a hint.
     fn input_reads(&self, _key: &XOnlyPublicKey, _input: &Self::Input) -> Vec<Vec<u8>> {
@@ -150,8 +166,18 @@ pub trait ServerModule: Send + Sync + 'static {
 
     /// Computes for several epochs at once what applying them will need: `items` with their epoch and guardian, in order,
     /// and the `outputs` of their transactions, accepted or not. Pure, CPU-heavy, called on the pool while earlier epochs are
-    /// applied; for some epochs never. It may fill a bounded memory: that must not change what applying does, only how fast.
-    fn look_ahead(&self, _items: &[(u64, PeerId, Self::Item)], _outputs: &[(OutPoint, &Self::Output)]) {}
+    /// applied; for some epochs never. It may fill a bounded memory: that must not change what applying does, only how fast. But
+    /// for what was computed with [`Trust::Signed`], which is good for epochs that are applied so, until [`distrust`](Self::distrust).
+    fn look_ahead(
+        &self,
+        _items: &[(u64, PeerId, Self::Item)],
+        _outputs: &[(OutPoint, &Self::Output)],
+        _trust: Trust,
+    ) {
+    }
+
+    /// Drops all that was computed ahead: some of it led to a wrong state.
+    fn distrust(&self) {}
 
     /// Takes the money of an input, once for ever.
     async fn apply_input(
@@ -224,11 +250,13 @@ pub trait DynModule: Send + Sync {
         item: &[u8],
     ) -> Result<(), ModuleError>;
     fn prepare(&self, inputs: &[&Input]) -> Vec<Result<AnyPrepared, ModuleError>>;
+    fn presume(&self, inputs: &[&Input]) -> Vec<Result<AnyPrepared, ModuleError>>;
     /// Decodes an output: CPU-heavy where there are curve points in it, called on the pool.
     fn read_output(&self, output: &Output) -> Result<AnyPrepared, ModuleError>;
     fn input_reads(&self, input: &Input, prepared: &AnyPrepared) -> Vec<Vec<u8>>;
     fn output_reads(&self, output: &AnyPrepared) -> Vec<Vec<u8>>;
-    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)]);
+    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)], trust: Trust);
+    fn distrust(&self);
     async fn apply_input(
         &self,
         db: &mut Namespaced<'_>,
@@ -283,6 +311,37 @@ fn read<T: BorshDeserialize>(bytes: &[u8], limit: usize) -> Result<T, ModuleErro
     decode(bytes, limit).map_err(|error| ModuleError::refused("malformed", error.to_string()))
 }
 
+/// [`ServerModule::prepare`], or what stands in for it.
+type Prepare<M> = fn(
+    &M,
+    &[(XOnlyPublicKey, <M as ServerModule>::Input)],
+) -> Vec<Result<<M as ServerModule>::Prepared, ModuleError>>;
+
+impl<M: ServerModule> Erased<M> {
+    fn prepare_by(&self, inputs: &[&Input], prepare: Prepare<M>) -> Vec<Result<AnyPrepared, ModuleError>> {
+        let mut results: Vec<Result<AnyPrepared, ModuleError>> = Vec::with_capacity(inputs.len());
+        let mut readable = Vec::with_capacity(inputs.len());
+        let mut places = Vec::with_capacity(inputs.len());
+        for (place, input) in inputs.iter().enumerate() {
+            match read::<M::Input>(&input.body, MAX_BODY) {
+                Ok(body) => {
+                    readable.push((input.key, body));
+                    places.push(place);
+                    results.push(Err(ModuleError::refused("malformed", "not prepared")));
+                }
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        let prepared = prepare(&self.0, &readable);
+        for ((place, (_, input)), prepared) in places.into_iter().zip(readable).zip(prepared) {
+            if let Some(slot) = results.get_mut(place) {
+                *slot = prepared.map(|prepared| Arc::new(Decoded::<M> { input, prepared }) as AnyPrepared);
+            }
+        }
+        results
+    }
+}
+
 #[async_trait]
 impl<M: ServerModule> DynModule for Erased<M> {
     fn kind(&self) -> &'static str {
@@ -305,26 +364,11 @@ impl<M: ServerModule> DynModule for Erased<M> {
     }
 
     fn prepare(&self, inputs: &[&Input]) -> Vec<Result<AnyPrepared, ModuleError>> {
-        let mut results: Vec<Result<AnyPrepared, ModuleError>> = Vec::with_capacity(inputs.len());
-        let mut readable = Vec::with_capacity(inputs.len());
-        let mut places = Vec::with_capacity(inputs.len());
-        for (place, input) in inputs.iter().enumerate() {
-            match read::<M::Input>(&input.body, MAX_BODY) {
-                Ok(body) => {
-                    readable.push((input.key, body));
-                    places.push(place);
-                    results.push(Err(ModuleError::refused("malformed", "not prepared")));
-                }
-                Err(error) => results.push(Err(error)),
-            }
-        }
-        let prepared = self.0.prepare(&readable);
-        for ((place, (_, input)), prepared) in places.into_iter().zip(readable).zip(prepared) {
-            if let Some(slot) = results.get_mut(place) {
-                *slot = prepared.map(|prepared| Arc::new(Decoded::<M> { input, prepared }) as AnyPrepared);
-            }
-        }
-        results
+        self.prepare_by(inputs, M::prepare)
+    }
+
+    fn presume(&self, inputs: &[&Input]) -> Vec<Result<AnyPrepared, ModuleError>> {
+        self.prepare_by(inputs, M::presume)
     }
 
     fn read_output(&self, output: &Output) -> Result<AnyPrepared, ModuleError> {
@@ -339,14 +383,18 @@ impl<M: ServerModule> DynModule for Erased<M> {
         known(output).map_or(Vec::new(), |output| self.0.output_reads(output))
     }
 
-    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)]) {
+    fn look_ahead(&self, items: &[(u64, PeerId, &[u8])], outputs: &[(OutPoint, &AnyPrepared)], trust: Trust) {
         let items: Vec<_> = items
             .iter()
             .filter_map(|(epoch, from, item)| Some((*epoch, *from, read(item, MAX_ITEM).ok()?)))
             .collect();
         let outputs: Vec<_> =
             outputs.iter().filter_map(|(point, output)| Some((*point, known(output).ok()?))).collect();
-        self.0.look_ahead(&items, &outputs);
+        self.0.look_ahead(&items, &outputs, trust);
+    }
+
+    fn distrust(&self) {
+        self.0.distrust();
     }
 
     async fn apply_input(

@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::OutPoint;
 use federation_core::db::TableKey;
-use federation_tbs::{BlindedMessage, EncodingError, Signature};
+use federation_tbs::{BlindedMessage, EncodingError};
 use serde::{Deserialize, Serialize};
 
 use crate::Denomination;
@@ -18,8 +18,8 @@ pub const MAX_PARTIAL_SIGNATURES: usize = 4096;
 pub struct NoteInput {
     /// What it is worth, and so whose signature it carries.
     pub denomination: Denomination,
-    /// The federation's signature of the 32 bytes of the nonce.
-    pub signature: Signature,
+    /// The federation's signature of the 32 bytes of the nonce: a [`federation_tbs::Signature`].
+    pub signature: PointBytes,
 }
 
 /// A note that is asked for.
@@ -34,7 +34,7 @@ pub struct NoteOutput {
 /// A point in G1 as its 48 bytes, not yet looked at: decompressing one and checking its subgroup costs as much as the
 /// rest of its handling, so it is put off until the point is computed with. As hexadecimal in JSON.
 ///
-/// The same encoding as [`BlindedMessage`], [`federation_tbs::BlindedSignatureShare`] and
+/// The same encoding as [`federation_tbs::Signature`], [`BlindedMessage`], [`federation_tbs::BlindedSignatureShare`] and
 /// [`federation_tbs::BlindedSignature`] have themselves.
 #[derive(
     Clone,

@@ -23,7 +23,8 @@
 //! signatures or encryption as well.
 //!
 //! Every point that is decoded is checked by itself: on the curve, in the subgroup, not the identity, one encoding only.
-//! A blinded nonce outside the subgroup would make a guardian leak its share, so no type here can hold one.
+//! A blinded nonce outside the subgroup would make a guardian leak its share, so no type here can hold one. (The one
+//! exception computes with bytes and gives bytes: [`combine_presumed`].)
 //!
 //! All functions compute on the calling thread (tens of microseconds to milliseconds): keep them off async threads. For
 //! many values at once [`pool`] spreads them over the cores.
@@ -45,6 +46,7 @@ mod keys;
 mod lagrange;
 mod plain;
 pub mod pool;
+mod presumed;
 mod wire;
 
 #[cfg(test)]
@@ -64,3 +66,4 @@ pub use plain::{
     MessageSignature, SignatureShare, combine_message, sign_message, verify_message, verify_message_share,
     verify_messages,
 };
+pub use presumed::combine_presumed;

@@ -259,7 +259,7 @@ async fn run(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(ConsensusEvent::Batch(batch)) => {
+                Some(ConsensusEvent::Batch { batch, .. }) => {
                     let own = batch.contributions.contains_key(&me);
                     let (to, committing) = (Arc::clone(&store), batch);
                     let header = tokio::task::spawn_blocking(move || to.commit(&committing)).await??;

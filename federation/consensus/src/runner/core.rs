@@ -566,26 +566,26 @@ impl<N: Network> Core<N> {
             self.fault(node, kind);
         }
         for batch in step.batches {
-            self.emit(batch);
+            self.emit(batch, None);
         }
         if let Some(epoch) = step.wants_proposal {
             self.events.push(ConsensusEvent::ProposalWanted { epoch });
         }
     }
 
-    fn emit(&mut self, batch: Batch) {
+    fn emit(&mut self, batch: Batch, proven: Option<Header>) {
         if batch.epoch == self.emitted {
             self.emitted += 1;
             self.catchup.progress(self.emitted);
-            self.events.push(ConsensusEvent::Batch(batch));
+            self.events.push(ConsensusEvent::Batch { batch, proven });
         }
     }
 
     fn catch_up(&mut self) -> io::Result<()> {
         while self.emitted < self.committed + AHEAD {
             let Some(proven) = self.catchup.take(self.emitted) else { break };
-            self.finality.proven(&proven.header, &proven.signatures);
-            self.emit(proven.batch);
+            let complete = self.finality.proven(&proven.header, &proven.signatures);
+            self.emit(proven.batch, complete.then_some(proven.header));
             let step = self.engine.skip_to(self.emitted);
             self.output(step);
             if !self.config.keeps(Protection::JournalledSkip) {

@@ -200,13 +200,14 @@ impl Finality {
         self.evaluate(epoch)
     }
 
-    /// An epoch whose signatures were verified before it is handed to the main loop.
-    pub fn proven(&mut self, header: &Header, signatures: &Signatures) {
+    /// An epoch whose signatures were verified before it is handed to the main loop. Whether n - f have signed it.
+    pub fn proven(&mut self, header: &Header, signatures: &Signatures) -> bool {
         let hash = header.hash();
         let claims = self.claims.entry(header.epoch).or_default();
         for (node, signature) in signatures {
             claims.insert(*node, Claim { hash, signature: *signature, verified: true });
         }
+        signatures.len() >= self.thresholds.complete
     }
 
     /// Whether f + 1 guardians say that they have signed one header of an epoch from `next` on. Not more than f can lie.
@@ -228,7 +229,8 @@ impl Finality {
         signatures.iter().filter(right).count() >= self.thresholds.proof
     }
 
-    /// Right signatures of `hash`, as many as make it final: those handed over, and those heard of.
+    /// Right signatures of `hash`, if there are as many as make it final: those handed over, and those heard of; no more than
+    /// make it complete.
     pub fn final_signatures(
         &self,
         epoch: u64,
@@ -241,7 +243,7 @@ impl Finality {
         let known = known.map(|(node, claim)| (*node, claim.signature, claim.verified));
         let given = handed_over.iter().map(|(node, signature)| (*node, *signature, false));
         for (node, signature, verified) in known.chain(given) {
-            if right.len() >= self.thresholds.last {
+            if right.len() >= self.thresholds.complete {
                 break;
             }
             if !right.contains_key(&node) && (verified || self.keys.verify(node, hash, &signature)) {

@@ -57,7 +57,13 @@ pub enum ConsensusEvent {
         epoch: u64,
     },
     /// The next epoch's output, in order and without gaps.
-    Batch(Batch),
+    Batch {
+        /// What was agreed on.
+        batch: Batch,
+        /// Of an epoch that the others have finished: its header, if n - f guardians have signed it. So it is known to what state
+        /// applying the batch leads.
+        proven: Option<Header>,
+    },
     /// Right signatures of the header of an epoch that this guardian has committed: told when f + 1 are there, which
     /// makes it final, and again when n - f are.
     Signatures {

@@ -24,6 +24,8 @@ pub enum Fault {
     OutOfOrder { node: NodeId, epoch: u64, expected: u64 },
     /// Signatures that don't hold, or are too few.
     FalseSignatures { node: NodeId, epoch: u64 },
+    /// A header that was said to be proven is not what the epoch leads to.
+    FalseProof { node: NodeId, epoch: u64 },
     /// An honest guardian believes that its state differs.
     Diverged { node: NodeId, epoch: u64 },
     /// A transaction was accepted and is nowhere.

@@ -179,13 +179,17 @@ impl Node {
             return Ok(());
         }
         match running.events.pop_front() {
-            Some(ConsensusEvent::Batch(batch)) => {
+            Some(ConsensusEvent::Batch { batch, proven }) => {
                 let contents = self.disk.lock();
                 let expected = contents.database.next_epoch();
                 if batch.epoch != expected {
                     return Err(Fault::OutOfOrder { node: me, epoch: batch.epoch, expected });
                 }
-                running.staged = Some(contents.database.stage(&batch));
+                let staged = contents.database.stage(&batch);
+                if honest && proven.is_some_and(|proven| proven != staged.header) {
+                    return Err(Fault::FalseProof { node: me, epoch: batch.epoch });
+                }
+                running.staged = Some(staged);
             }
             Some(ConsensusEvent::ProposalWanted { epoch }) => self.propose(epoch, rng),
             Some(ConsensusEvent::Signatures { epoch, signatures }) => {

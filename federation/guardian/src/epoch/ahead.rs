@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use federation_consensus::Batch;
 use federation_core::db::DbError;
-use federation_core::module::{AnyPrepared, DynModule};
+use federation_core::module::{AnyPrepared, DynModule, Trust};
 use federation_core::{ConsensusItem, ModuleId, OutPoint, PeerId, Transaction};
 use federation_store::WriteBatch;
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ pub struct Said {
     contributions: Vec<(u64, PeerId, Bytes)>,
     /// The modules have looked at those before this epoch.
     fresh: u64,
+    trust: Trust,
 }
 
 /// The modules' items, in the order of their epochs.
@@ -30,7 +31,7 @@ type Transactions = Vec<([u8; 32], Transaction)>;
 
 impl Applier {
     /// Takes note of epochs that are to be looked at; in their order, or the modules may not get to see them.
-    pub fn note<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> Said {
+    pub fn note<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>, trust: Trust) -> Said {
         let mut contributions = Vec::new();
         let mut next = 0;
         for batch in batches {
@@ -38,7 +39,7 @@ impl Applier {
             let of = batch.contributions.iter();
             contributions.extend(of.map(|(peer, bytes)| (batch.epoch, PeerId(*peer), bytes.clone())));
         }
-        Said { contributions, fresh: self.looked_at.fetch_max(next, Ordering::Relaxed) }
+        Said { contributions, fresh: self.looked_at.fetch_max(next, Ordering::Relaxed), trust }
     }
 
     /// Does ahead what can be done, and reads at once what applying these epochs will read.
@@ -58,22 +59,23 @@ impl Applier {
         if said.contributions.is_empty() {
             return Ok(Vec::new());
         }
+        let trust = said.trust;
         let (items, transactions) = tokio::task::spawn_blocking(move || parse(said))
             .await
             .map_err(|error| DbError::Engine(format!("reading ahead was cut off: {error}")))?;
-        let verified = self.verifier.verify(transactions).await?;
-        self.compute_ahead(items, &verified).await;
+        let verified = self.verify(transactions, trust).await?;
+        self.compute_ahead(items, &verified, trust).await;
         Ok(verified)
     }
 
-    async fn compute_ahead(&self, items: Items, verified: &[Option<Arc<Verified>>]) {
+    async fn compute_ahead(&self, items: Items, verified: &[Option<Arc<Verified>>], trust: Trust) {
         let items = Arc::new(items);
         let verified: Arc<[_]> = verified.iter().flatten().cloned().collect();
         let mut work = JoinSet::new();
         for (id, module) in self.modules.iter().map(|(id, module)| (*id, Arc::clone(module))) {
             if items.iter().any(|(.., item)| item.module == id) {
                 let (items, verified) = (Arc::clone(&items), Arc::clone(&verified));
-                work.spawn_blocking(move || look_ahead(id, &*module, &items, &verified));
+                work.spawn_blocking(move || look_ahead(id, &*module, &items, &verified, trust));
             }
         }
         while let Some(done) = work.join_next().await {
@@ -85,14 +87,14 @@ impl Applier {
     }
 }
 
-fn look_ahead(id: ModuleId, module: &dyn DynModule, items: &Items, verified: &[Arc<Verified>]) {
+fn look_ahead(id: ModuleId, module: &dyn DynModule, items: &Items, verified: &[Arc<Verified>], trust: Trust) {
     let items: Vec<_> = items
         .iter()
         .filter(|(.., item)| item.module == id)
         .map(|(epoch, from, item)| (*epoch, *from, item.body.as_slice()))
         .collect();
     let outputs: Vec<_> = verified.iter().flat_map(|verified| outputs(id, verified)).collect();
-    module.look_ahead(&items, &outputs);
+    module.look_ahead(&items, &outputs, trust);
 }
 
 /// A transaction's outputs of a module, as far as they can be read.

@@ -4,16 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use federation_core::db::DbError;
 use federation_core::encoding::tagged_hash;
-use federation_core::module::{Epoch, ModuleError, Registry};
+use federation_core::module::{Epoch, ModuleError, Registry, Trust};
 use federation_core::{Amount, ConsensusItem, OutPoint, PeerId, Transaction};
 use federation_store::WriteBatch;
 
 use super::contribution::Contribution;
 use super::faults::{Fault, Faults};
+use super::presume::Presumer;
 use super::verify::{Verified, Verifier};
 use super::version::{self, Versions};
 use crate::error::GuardianError;
@@ -38,6 +39,7 @@ pub struct Applied {
 pub struct Applier {
     pub(super) modules: Arc<Registry>,
     pub(super) verifier: Arc<Verifier>,
+    pub(super) presumer: Arc<Presumer>,
     versions: Versions,
     /// The modules have been shown all epochs before this one.
     pub(super) looked_at: AtomicU64,
@@ -46,12 +48,43 @@ pub struct Applier {
 impl Applier {
     /// For a federation's modules.
     pub fn new(modules: Arc<Registry>, verifier: Arc<Verifier>, versions: Versions) -> Self {
-        Self { modules, verifier, versions, looked_at: AtomicU64::new(0) }
+        let presumer = Arc::new(Presumer::new(verifier.federation(), Arc::clone(&modules)));
+        Self { modules, verifier, presumer, versions, looked_at: AtomicU64::new(0) }
     }
 
     /// Which rules are in force, and who knows newer ones.
     pub fn versions(&self) -> &Versions {
         &self.versions
+    }
+
+    /// Drops what is remembered of transactions that an epoch has decided.
+    pub fn forget(&self, decided: &[[u8; 32]]) {
+        self.verifier.forget(decided);
+        self.presumer.forget(decided);
+    }
+
+    /// From `epoch` on, something that was taken for right wasn't: nothing that followed from it is kept.
+    pub fn deceived(&self, epoch: u64) {
+        self.presumer.deceived();
+        for module in self.modules.values() {
+            module.distrust();
+        }
+        self.looked_at.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Verifies transactions, as far as `trust` asks for it. `None` where a signature is wrong.
+    ///
+    /// # Errors
+    /// If the work was cut off.
+    pub(super) async fn verify(
+        &self,
+        transactions: Vec<([u8; 32], Transaction)>,
+        trust: Trust,
+    ) -> Result<Vec<Option<Arc<Verified>>>, DbError> {
+        match trust {
+            Trust::Nobody => self.verifier.verify(transactions).await,
+            Trust::Signed => Ok(self.presumer.presume(transactions).await?.into_iter().map(Some).collect()),
+        }
     }
 
     /// Applies the contributions of an epoch to `db`.
@@ -64,6 +97,7 @@ impl Applier {
         number: u64,
         batch_hash: [u8; 32],
         contributions: impl IntoIterator<Item = (PeerId, bytes::Bytes)>,
+        trust: Trust,
     ) -> Result<Applied, GuardianError> {
         let version = self.versions.in_force(&state::agreed(db)).await?;
         self.versions.check(version)?;
@@ -83,7 +117,7 @@ impl Applier {
             }
         }
         self.apply_items(db, epoch, items, &mut applied).await?;
-        self.apply_transactions(db, epoch, batch_hash, transactions, &mut applied).await?;
+        self.apply_transactions(db, epoch, batch_hash, transactions, trust, &mut applied).await?;
         for (id, module) in self.modules.iter() {
             module.end_epoch(&mut state::module(db, *id), epoch).await?;
         }
@@ -160,6 +194,7 @@ impl Applier {
         epoch: Epoch,
         batch_hash: [u8; 32],
         transactions: BTreeMap<[u8; 32], (PeerId, Transaction)>,
+        trust: Trust,
         applied: &mut Applied,
     ) -> Result<(), DbError> {
         // Who proposed what, or how a transaction's hash was ground, gives no advantage.
@@ -169,7 +204,7 @@ impl Applier {
             .into_iter()
             .map(|(hash, (peer, transaction))| ((hash, peer), (hash, transaction)))
             .unzip();
-        let verified = self.verifier.verify(transactions).await?;
+        let verified = self.verify(transactions, trust).await?;
         self.read_ahead(db, &verified).await?;
         let mut rejected = Vec::new();
         for ((hash, peer), verified) in peers.into_iter().zip(verified) {

@@ -3,19 +3,28 @@
 
 use std::collections::VecDeque;
 
-use federation_consensus::Batch;
 use federation_consensus::runner::ConsensusEvent;
+use federation_consensus::{Batch, Header};
 use tokio::sync::mpsc;
 
 /// The most epochs of one commit, and about the most bytes of their contributions.
 const EPOCHS: usize = 64;
 const BYTES: usize = 8 << 20;
 
+/// An agreed epoch.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// What was agreed on.
+    pub batch: Batch,
+    /// Its header, if n − f guardians have signed it.
+    pub proven: Option<Header>,
+}
+
 /// The events of consensus, sorted.
 pub struct Arrivals {
     events: mpsc::UnboundedReceiver<ConsensusEvent>,
     /// Agreed epochs that aren't committed, in order.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<Agreed>,
     /// What came after them and is about the state after them.
     held: Option<ConsensusEvent>,
 }
@@ -30,7 +39,9 @@ impl Arrivals {
     pub async fn wait(&mut self) -> bool {
         if self.held.is_none() && self.batches.is_empty() {
             match self.events.recv().await {
-                Some(ConsensusEvent::Batch(batch)) => self.batches.push_back(batch),
+                Some(ConsensusEvent::Batch { batch, proven }) => {
+                    self.batches.push_back(Agreed { batch, proven });
+                }
                 Some(event) => self.held = Some(event),
                 None => return false,
             }
@@ -42,7 +53,7 @@ impl Arrivals {
     pub fn event(&mut self) -> Option<ConsensusEvent> {
         while self.held.is_none() && self.batches.len() < 2 * EPOCHS {
             match self.events.try_recv().ok()? {
-                ConsensusEvent::Batch(batch) => self.batches.push_back(batch),
+                ConsensusEvent::Batch { batch, proven } => self.batches.push_back(Agreed { batch, proven }),
                 event => self.held = Some(event),
             }
             if matches!(
@@ -55,15 +66,18 @@ impl Arrivals {
         if self.batches.is_empty() { self.held.take() } else { None }
     }
 
-    /// The epochs of the next commit. `ends` tells of which epochs the state is wanted as it is right after them.
-    pub fn group(&mut self, ends: impl Fn(u64) -> bool) -> Vec<Batch> {
+    /// The epochs of the next commit: all of them proven, or none. `ends` tells of which epochs the state is wanted as it is right
+    /// after them.
+    pub fn group(&mut self, ends: impl Fn(u64) -> bool) -> Vec<Agreed> {
         let mut bytes = 0;
         let mut group = Vec::new();
+        let proven = self.batches.front().is_some_and(|agreed| agreed.proven.is_some());
         while group.len() < EPOCHS && bytes < BYTES {
-            let Some(batch) = self.batches.pop_front() else { break };
-            bytes = size(&batch, bytes);
-            let last = ends(batch.epoch);
-            group.push(batch);
+            let next = self.batches.pop_front_if(|agreed| agreed.proven.is_some() == proven);
+            let Some(agreed) = next else { break };
+            bytes = size(&agreed.batch, bytes);
+            let last = ends(agreed.batch.epoch);
+            group.push(agreed);
             if last {
                 break;
             }
@@ -72,11 +86,11 @@ impl Arrivals {
     }
 
     /// The epochs after that, as far as they are here.
-    pub fn following(&self) -> impl Iterator<Item = &Batch> {
+    pub fn following(&self) -> impl Iterator<Item = &Agreed> {
         let mut bytes = 0;
-        self.batches.iter().take(EPOCHS).take_while(move |batch| {
+        self.batches.iter().take(EPOCHS).take_while(move |agreed| {
             let before = bytes;
-            bytes = size(batch, before);
+            bytes = size(&agreed.batch, before);
             before < BYTES
         })
     }
@@ -94,11 +108,33 @@ mod tests {
     use super::*;
 
     fn batch(epoch: u64, size: usize) -> ConsensusEvent {
-        ConsensusEvent::Batch(Batch { epoch, contributions: BTreeMap::from([(0, vec![0; size].into())]) })
+        let contributions = BTreeMap::from([(0, vec![0; size].into())]);
+        ConsensusEvent::Batch { batch: Batch { epoch, contributions }, proven: None }
     }
 
-    fn epochs(group: &[Batch]) -> Vec<u64> {
-        group.iter().map(|batch| batch.epoch).collect()
+    fn proven(epoch: u64) -> ConsensusEvent {
+        let header = Header { epoch, previous: [0; 32], items: [0; 32], state: [0; 32] };
+        match batch(epoch, 10) {
+            ConsensusEvent::Batch { batch, .. } => ConsensusEvent::Batch { batch, proven: Some(header) },
+            other => other,
+        }
+    }
+
+    fn epochs(group: &[Agreed]) -> Vec<u64> {
+        group.iter().map(|agreed| agreed.batch.epoch).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_proven_is_not_mixed_with_what_is_not() {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut arrivals = Arrivals::new(events);
+        for event in [proven(0), proven(1), proven(2), batch(3, 10), batch(4, 10), proven(5)] {
+            sender.send(event).unwrap();
+        }
+        assert!(arrivals.event().is_none());
+        for expected in [&[0, 1][..], &[2], &[3, 4], &[5], &[]] {
+            assert_eq!(epochs(&arrivals.group(|epoch| epoch == 1)), expected);
+        }
     }
 
     #[tokio::test]
@@ -143,7 +179,7 @@ mod tests {
         while next < 200 {
             assert!(arrivals.wait().await && arrivals.event().is_none());
             assert!(arrivals.following().count() <= EPOCHS);
-            let large = arrivals.following().filter(|batch| batch.epoch >= 100);
+            let large = arrivals.following().filter(|agreed| agreed.batch.epoch >= 100);
             assert!(large.count() <= 2);
             let group = arrivals.group(|_| false);
             assert_eq!(epochs(&group), (next..next + group.len() as u64).collect::<Vec<_>>());

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use federation_consensus::Batch;
 use federation_consensus::header::Header;
 use federation_core::PeerId;
-use federation_core::module::Epoch;
+use federation_core::module::{Epoch, Trust};
 use federation_store::WriteBatch;
 
 use super::ahead::Said;
 use super::apply::{Applied, Applier};
+use super::arrivals::Agreed;
 use super::pool::Pool;
 use crate::error::GuardianError;
 use crate::history::snapshot::store::Snapshots;
@@ -37,23 +38,41 @@ pub struct Committed {
 /// The guardian stops then; what was committed before stays.
 pub async fn commit(
     running: &Running,
-    batches: Vec<Batch>,
-    following: impl Iterator<Item = &Batch>,
+    epochs: Vec<Agreed>,
+    following: impl Iterator<Item = &Agreed>,
 ) -> Result<Vec<Committed>, GuardianError> {
-    // One epoch that comes alone gains nothing by it.
-    let here = (batches.len() > 1).then(|| running.applier.note(&batches));
-    let following = running.applier.note(following);
-    let (committed, verified) =
-        tokio::join!(apply_all(running, batches, here), running.applier.verify_ahead(following));
-    verified?;
-    committed
+    let applier = &running.applier;
+    let following: Vec<&Agreed> = following.collect();
+    let (now, later) =
+        (applier.presumer.trust_now(&epochs), applier.presumer.trust(following.iter().copied()));
+    let here = note(applier, &epochs, now);
+    let following = applier.note(following.iter().map(|agreed| &agreed.batch), later);
+    let (committed, looked) =
+        tokio::join!(apply_all(running, &epochs, here, now), applier.verify_ahead(following));
+    looked?;
+    if let Some(committed) = committed? {
+        return Ok(committed);
+    }
+    let first = epochs.first().map_or(0, |agreed| agreed.batch.epoch);
+    tracing::warn!(first, "what n - f guardians have signed does not follow unverified: it is verified");
+    applier.deceived(first);
+    let here = note(applier, &epochs, Trust::Nobody);
+    Ok(apply_all(running, &epochs, here, Trust::Nobody).await?.unwrap_or_default())
 }
 
+fn note(applier: &Applier, epochs: &[Agreed], trust: Trust) -> Option<Said> {
+    // One epoch that comes alone, and is verified, gains nothing by it.
+    let gains = epochs.len() > 1 || trust == Trust::Signed;
+    gains.then(|| applier.note(epochs.iter().map(|agreed| &agreed.batch), trust))
+}
+
+/// `None`, and nothing is done, if their headers aren't those that are proven, and not all was verified.
 async fn apply_all(
     running: &Running,
-    batches: Vec<Batch>,
+    agreed: &[Agreed],
     said: Option<Said>,
-) -> Result<Vec<Committed>, GuardianError> {
+    trust: Trust,
+) -> Result<Option<Vec<Committed>>, GuardianError> {
     let mut db = WriteBatch::new(Arc::clone(&running.db));
     if let Some(said) = said {
         running.applier.look_ahead(&db, said).await?;
@@ -66,13 +85,23 @@ async fn apply_all(
         snapshots: &running.snapshots,
     };
     let mut expected = *running.epochs.borrow();
-    let epochs = parts.stage(&mut db, batches, &mut expected, below).await?;
+    let batches = agreed.iter().map(|agreed| agreed.batch.clone()).collect();
+    let epochs = parts.stage(&mut db, batches, &mut expected, below, trust).await?;
+    if trust == Trust::Signed && !as_proven(&epochs, agreed) {
+        return Ok(None);
+    }
     db.commit().await?;
     if let Some((header, _)) = epochs.last().filter(|(header, _)| running.snapshots.due(header.epoch)) {
         // Before the next commit: the view is of the state after this epoch.
         running.snapshots.take(*header, running.db.view().await?);
     }
-    tell(running, epochs, expected).await
+    tell(running, epochs, expected).await.map(Some)
+}
+
+/// Whether what came of epochs is what was signed.
+pub(super) fn as_proven(epochs: &[(Header, Applied)], agreed: &[Agreed]) -> bool {
+    let headers = epochs.iter().map(|(header, _)| Some(*header));
+    headers.eq(agreed.iter().map(|agreed| agreed.proven))
 }
 
 /// What epochs are applied with.
@@ -91,6 +120,7 @@ impl Parts<'_> {
         batches: Vec<Batch>,
         expected: &mut u64,
         below: u64,
+        trust: Trust,
     ) -> Result<Vec<(Header, Applied)>, GuardianError> {
         let mut epochs = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -99,7 +129,7 @@ impl Parts<'_> {
                 return Err(GuardianError::Consensus(format!("epoch {came} came, but {expected} is next")));
             }
             *expected = expected.saturating_add(1);
-            epochs.push(self.apply(db, batch, below).await?);
+            epochs.push(self.apply(db, batch, below, trust).await?);
             db.next_stage();
         }
         Ok(epochs)
@@ -110,12 +140,13 @@ impl Parts<'_> {
         db: &mut WriteBatch,
         batch: Batch,
         below: u64,
+        trust: Trust,
     ) -> Result<(Header, Applied), GuardianError> {
         let epoch = batch.epoch;
         let encoded = batch.encode();
         let items = batch.items_root();
         let contributions = batch.contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
-        let applied = self.applier.apply(db, epoch, Batch::hash(&encoded), contributions).await?;
+        let applied = self.applier.apply(db, epoch, Batch::hash(&encoded), contributions, trust).await?;
         NEXT_EPOCH.put(&mut state::agreed(db), &(), &epoch.saturating_add(1));
         self.pool.forget(db, &applied.decided);
         prune::step(db, epoch, below, |epoch| self.snapshots.is_milestone(epoch)).await?;
@@ -136,7 +167,7 @@ async fn tell(
         running.faults.add(epoch, &applied.faults);
         let own = running.pool.count(&applied.decided);
         running.pool.forgotten(&applied.decided);
-        running.verifier.forget(&applied.decided);
+        running.applier.forget(&applied.decided);
         running.health.applied(epoch, applied.accepted, applied.rejected);
         tracing::debug!(epoch, accepted = applied.accepted, rejected = applied.rejected, "epoch applied");
         committed.push(Committed { number: epoch, accepted: applied.accepted, own });

@@ -11,7 +11,7 @@ use federation_core::api::Route;
 use federation_core::db::{Database, DbError, Namespaced, Reader, Table};
 use federation_core::encoding::encode;
 use federation_core::module::{
-    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Value, erased,
+    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Trust, Value, erased,
 };
 use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, PeerId, Transaction};
 use federation_store::WriteBatch;
@@ -150,7 +150,7 @@ impl Guardian {
     async fn apply(&mut self, epoch: u64, batch: &BTreeMap<PeerId, Bytes>) -> Result<Applied, GuardianError> {
         let mut db = WriteBatch::new(Arc::clone(&self.db));
         let batch = batch.iter().map(|(peer, bytes)| (*peer, bytes.clone()));
-        let applied = self.applier.apply(&mut db, epoch, [3; 32], batch).await?;
+        let applied = self.applier.apply(&mut db, epoch, [3; 32], batch, Trust::Nobody).await?;
         self.pool.forget(&mut db, &applied.decided);
         let own = self.pool.count(&applied.decided);
         db.commit().await.unwrap();

@@ -101,7 +101,7 @@ impl MainLoop {
         proposer: &mut Proposer,
     ) -> Result<Option<Ended>, GuardianError> {
         match event {
-            ConsensusEvent::Batch(batch) => {
+            ConsensusEvent::Batch { batch, .. } => {
                 let epoch = batch.epoch;
                 return Err(GuardianError::Consensus(format!("epoch {epoch} came as an event")));
             }

@@ -2,7 +2,7 @@
 //!
 //! [`contribution`] is what a guardian proposes and [`propose`] makes one, when [`window`] says so; [`pool`] is where
 //! transactions wait for that (its rules are in [`entries`]). [`verify`] checks signatures and inputs without state,
-//! [`ahead`] does that and more for epochs that wait, [`apply`] applies an agreed batch under the rules that [`version`]
+//! [`ahead`] does that and more for epochs that wait, [`presume`] leaves it out where others' word for it is enough, [`apply`] applies an agreed batch under the rules that [`version`]
 //! says are in force, and counts [`faults`]; [`commit`] makes one durable, or several that have [arrived](arrivals)
 //! together. [`main_loop`] drives it all.
 
@@ -23,6 +23,7 @@ pub mod main_loop;
 pub mod pool;
 #[cfg(test)]
 mod pool_tests;
+pub mod presume;
 pub mod propose;
 #[cfg(test)]
 mod tests;

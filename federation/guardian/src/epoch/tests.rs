@@ -9,7 +9,7 @@ use federation_core::api::Route;
 use federation_core::db::{Database, DbError, Namespaced, Reader, Table};
 use federation_core::encoding::encode;
 use federation_core::module::{
-    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Value, erased, item,
+    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Trust, Value, erased, item,
 };
 use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, PeerId, Transaction};
 use federation_store::WriteBatch;
@@ -25,8 +25,10 @@ pub(super) const FEDERATION: FederationId = FederationId([5; 32]);
 /// Inputs that are taken, with who took them: in the order of applying.
 const TAKEN: Table<[u8; 32], u64> = Table::new(1, "taken");
 const COUNT: Table<(), u64> = Table::new(2, "count");
+/// Found out by who verifies it.
+pub(super) const FORGED: u64 = 77;
 
-/// An input is worth its body, once a key; an output of 13 is refused.
+/// An input is worth its body, once a key; a [`FORGED`] one, or an output of 13, is refused.
 #[derive(Default)]
 pub(super) struct Toy {
     /// What it was shown ahead.
@@ -60,9 +62,16 @@ impl ServerModule for Toy {
         if item == 13 { Err(ModuleError::refused("unlucky", "thirteen")) } else { Ok(()) }
     }
     fn prepare(&self, inputs: &[(XOnlyPublicKey, u64)]) -> Vec<Result<(), ModuleError>> {
+        let verify = |input| match input {
+            FORGED => Err(ModuleError::refused("bad_note", "forged")),
+            _ => Ok(()),
+        };
+        inputs.iter().map(|(_, input)| verify(*input)).collect()
+    }
+    fn presume(&self, inputs: &[(XOnlyPublicKey, u64)]) -> Vec<Result<(), ModuleError>> {
         inputs.iter().map(|_| Ok(())).collect()
     }
-    fn look_ahead(&self, items: &[(u64, PeerId, u64)], outputs: &[(OutPoint, &u64)]) {
+    fn look_ahead(&self, items: &[(u64, PeerId, u64)], outputs: &[(OutPoint, &u64)], _: Trust) {
         let mut seen = self.seen.lock().unwrap();
         seen.0.extend(items);
         seen.1.extend(outputs.iter().map(|(point, output)| (*point, **output)));
@@ -145,7 +154,7 @@ impl Fixture {
     async fn epoch(&self, contributions: Vec<(u16, Bytes)>) -> Applied {
         let mut batch = WriteBatch::new(Arc::clone(&self.db));
         let contributions = contributions.into_iter().map(|(peer, bytes)| (PeerId(peer), bytes));
-        let applied = self.applier.apply(&mut batch, 7, [1; 32], contributions).await.unwrap();
+        let applied = self.applier.apply(&mut batch, 7, [1; 32], contributions, Trust::Nobody).await.unwrap();
         batch.commit().await.unwrap();
         applied
     }

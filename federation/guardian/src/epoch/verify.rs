@@ -117,7 +117,7 @@ impl Verifier {
         let mut found = Vec::with_capacity(unknown.len());
         for ((place, hash, transaction), prepared) in unknown.into_iter().zip(prepared) {
             let txid = transaction.txid(self.federation);
-            let outputs = transaction.outputs.iter().map(|output| self.read(output)).collect();
+            let outputs = transaction.outputs.iter().map(|output| read(&self.modules, output)).collect();
             let verified = Arc::new(Verified { transaction, txid, prepared, outputs });
             found.push((place, hash, verified));
         }
@@ -153,11 +153,9 @@ impl Verifier {
         results
     }
 
-    fn read(&self, output: &Output) -> Prepared {
-        match self.modules.get(&output.module) {
-            Some(module) => module.read_output(output).map_err(refusal),
-            None => unknown(output.module),
-        }
+    /// Whose transactions it verifies.
+    pub fn federation(&self) -> FederationId {
+        self.federation
     }
 
     #[cfg(test)]
@@ -174,11 +172,19 @@ impl Verifier {
     }
 }
 
-fn unknown(module: ModuleId) -> Prepared {
+/// Reads an output.
+pub(super) fn read(modules: &Registry, output: &Output) -> Prepared {
+    match modules.get(&output.module) {
+        Some(module) => module.read_output(output).map_err(refusal),
+        None => unknown(output.module),
+    }
+}
+
+pub(super) fn unknown(module: ModuleId) -> Prepared {
     Err(("unknown_module", format!("there is no module {module} in this federation")))
 }
 
-fn refusal(error: ModuleError) -> (&'static str, String) {
+pub(super) fn refusal(error: ModuleError) -> (&'static str, String) {
     match error {
         ModuleError::Refused { code, reason } => (code, reason),
         ModuleError::Db(error) => ("malformed", error.to_string()),

@@ -6,7 +6,7 @@ use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey, XOnlyPublicKey};
 use federation_core::api::Route;
 use federation_core::db::{DbError, Namespaced, Reader};
 use federation_core::module::{
-    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Value, erased,
+    AuditLine, Epoch, ModuleError, Proposal, Registry, ServerModule, Trust, Value, erased,
 };
 use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, PeerId, Transaction};
 
@@ -110,10 +110,18 @@ async fn an_epoch_whose_verification_is_cut_off_is_not_applied() {
         (PeerId(0), Contribution { items: Vec::new(), transactions }.to_bytes().into())
     };
     let mut db = federation_store::WriteBatch::new(federation_store::memory());
-    let applied = applier.apply(&mut db, 0, [0; 32], [contribution(transaction(1, 0, 1))]).await.unwrap();
+    let applied = applier
+        .apply(&mut db, 0, [0; 32], [contribution(transaction(1, 0, 1))], Trust::Nobody)
+        .await
+        .unwrap();
     assert_eq!(applied.accepted, 1);
     // Anything but an error would be a state of this guardian's own.
-    assert!(applier.apply(&mut db, 1, [0; 32], [contribution(transaction(PANIC, 0, 1))]).await.is_err());
+    assert!(
+        applier
+            .apply(&mut db, 1, [0; 32], [contribution(transaction(PANIC, 0, 1))], Trust::Nobody)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use federation_core::encoding::encode;
 use federation_core::{Amount, Input, ModuleId};
 use federation_tbs::Signature;
 
-use crate::{Denomination, NoteInput};
+use crate::{Denomination, NoteInput, PointBytes};
 
 /// Money: whoever knows it can spend it. 81 bytes: denomination, signature, secret key. The key is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,7 +49,10 @@ impl Note {
 
 /// The input that spends a note, and the key that must sign the transaction for it.
 pub fn spend_input(note: &Note, module: ModuleId) -> (Input, Keypair) {
-    let body = encode(&NoteInput { denomination: note.denomination, signature: note.signature.clone() });
+    let body = encode(&NoteInput {
+        denomination: note.denomination,
+        signature: PointBytes(note.signature.to_bytes()),
+    });
     let keypair = note.keypair();
     (Input { module, key: keypair.x_only_public_key().0, body }, keypair)
 }

@@ -1,10 +1,13 @@
-//! Signatures that are combined and checked before their epochs are applied: those of several epochs in one batch.
+//! Signatures that are combined before their epochs are applied: those of several epochs in one batch. They are checked, but
+//! where it is known to what state the epochs lead: a wrong one would lead to another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use federation_core::module::Trust;
 use federation_core::{OutPoint, PeerId};
-use federation_tbs::BlindedSignature;
+use federation_tbs::combine_presumed;
+use federation_tbs::pool::map_pieces;
 
 use super::Mint;
 use crate::combine::{Job, Share, combine_all};
@@ -14,13 +17,17 @@ use crate::{NoteOutput, PartialSignatures, PointBytes};
 /// The most signatures that are remembered, about a kilobyte each. Above that all are forgotten and computed when needed.
 const CAPACITY: usize = 16_384;
 
+/// Fewer outputs than this are not worth a thread.
+const MIN_PIECE: usize = 8;
+
 /// Partial signatures of one output, by guardian.
 pub(super) type Shares = BTreeMap<u16, PointBytes>;
 
-/// What came of exactly these shares. Right for ever, whatever the state: an [`OutPoint`] names its output's content.
+/// What came of exactly these shares. Right for ever, whatever the state, if it was checked: an [`OutPoint`] names its output's
+/// content.
 struct Found {
     used: Shares,
-    signature: BlindedSignature,
+    signature: PointBytes,
 }
 
 /// Remembers them until their outputs are finished.
@@ -34,13 +41,18 @@ impl Ahead {
     }
 
     /// The signature that these shares make, if they were looked at, and all are right.
-    pub fn signature(&self, point: &OutPoint, used: &Shares) -> Option<BlindedSignature> {
-        self.found().get(point).filter(|found| found.used == *used).map(|found| found.signature.clone())
+    pub fn signature(&self, point: &OutPoint, used: &Shares) -> Option<PointBytes> {
+        self.found().get(point).filter(|found| found.used == *used).map(|found| found.signature)
     }
 
     /// Drops what is finished.
     pub fn forget(&self, point: &OutPoint) {
         self.found().remove(point);
+    }
+
+    /// Drops everything.
+    pub fn forget_all(&self) {
+        self.found().clear();
     }
 
     fn remember(&self, entries: impl IntoIterator<Item = (OutPoint, Found)>) {
@@ -69,26 +81,47 @@ impl Mint {
         &self,
         items: &[(u64, PeerId, PartialSignatures)],
         outputs: &[(OutPoint, &NoteOutput)],
+        trust: Trust,
     ) {
         for (point, output) in outputs {
             // Their partial signatures may be in epochs that are looked at later.
             self.signer.remember(*point, output);
         }
+        let mut likely = likely(items, self.config.guardians(), usize::from(self.config.threshold));
+        likely.retain(|point, used| self.ahead.signature(point, used).is_none());
+        match trust {
+            Trust::Nobody => self.combine_and_check(likely),
+            Trust::Signed => self.combine_only(likely),
+        }
+    }
+
+    fn combine_only(&self, likely: BTreeMap<OutPoint, Shares>) {
+        let threshold = usize::from(self.config.threshold);
+        let combined = map_pieces(likely.into_iter().collect(), MIN_PIECE, |piece| {
+            let combine = |(point, used): (OutPoint, Shares)| {
+                let shares = used.iter().map(|(peer, share)| (*peer, share.0)).collect();
+                let signature = combine_presumed(&shares, threshold).ok().map(PointBytes);
+                (point, signature.map(|signature| Found { used, signature }))
+            };
+            piece.into_iter().map(combine).collect()
+        });
+        self.ahead.remember(combined.into_iter().filter_map(|(point, found)| Some((point, found?))));
+    }
+
+    fn combine_and_check(&self, likely: BTreeMap<OutPoint, Shares>) {
         let mut open = Vec::new();
         let mut jobs = Vec::new();
-        for (point, used) in likely(items, self.config.guardians(), usize::from(self.config.threshold)) {
+        for (point, used) in likely {
             let Some((denomination, blinded)) = self.signer.content(&point) else { continue };
-            if self.ahead.signature(&point, &used).is_none() {
-                let shares = used.iter().map(|(peer, share)| (*peer, Share::Encoded(*share))).collect();
-                jobs.push(Job { denomination, blinded, shares });
-                open.push((point, used));
-            }
+            let shares = used.iter().map(|(peer, share)| (*peer, Share::Encoded(*share))).collect();
+            jobs.push(Job { denomination, blinded, shares });
+            open.push((point, used));
         }
         // Who is guilty where something is wrong is found, and counted, when it is applied.
         let combined = combine_all(&self.config, jobs).into_iter();
         let right = open.into_iter().zip(combined).filter_map(|((point, used), combined)| {
             let signature = combined.signature.filter(|_| combined.bad.is_empty())?;
-            Some((point, Found { used, signature }))
+            Some((point, Found { used, signature: PointBytes(signature.to_bytes()) }))
         });
         self.ahead.remember(right);
     }
@@ -167,15 +200,12 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let ahead = Ahead::default();
-        let key = federation_tbs::SecretKeyShare::from_bytes(&[5; 32]).unwrap();
-        let blinded = federation_tbs::blind(b"nonce", &federation_tbs::BlindingKey::from_bytes_wide([7; 64]));
-        let share = federation_tbs::sign(&blinded, &key);
-        let signature = federation_tbs::combine(&BTreeMap::from([(0, share)]), 1).unwrap();
+        let signature = PointBytes([7; 48]);
         for number in 0..CAPACITY as u64 + 10 {
             let mut txid = [0; 32];
             txid[..8].copy_from_slice(&number.to_be_bytes());
             let point = OutPoint { txid: TxId(txid), index: 0 };
-            ahead.remember([(point, Found { used: Shares::new(), signature: signature.clone() })]);
+            ahead.remember([(point, Found { used: Shares::new(), signature })]);
         }
         assert!((1..=CAPACITY).contains(&ahead.len()));
     }

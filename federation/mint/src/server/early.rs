@@ -57,6 +57,11 @@ impl Early {
         }
     }
 
+    /// What was applied is applied again, and may come out differently.
+    pub fn forget_all(&self) {
+        self.in_commit().clear();
+    }
+
     fn in_commit(&self) -> MutexGuard<'_, Vec<(OutPoint, PointBytes)>> {
         self.finished.lock().unwrap_or_else(PoisonError::into_inner)
     }

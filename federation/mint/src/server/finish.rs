@@ -44,8 +44,7 @@ impl Mint {
             finishing.push((point, parts));
         }
         for (point, parts, signature) in ready {
-            let result = Combined { signature: Some(signature), bad: Vec::new() };
-            self.write(db, point, &parts, result).await?;
+            self.finish(db, point, &parts, signature);
         }
         if jobs.is_empty() {
             return Ok(());
@@ -76,16 +75,20 @@ impl Mint {
             SHARES.put(db, &(point, guardian), &ShareState::Wrong);
         }
         if let Some(signature) = result.signature {
-            OUTCOMES.put(db, &point, &PointBytes(signature.to_bytes()));
-            PENDING.delete(db, &point);
-            for peer in parts.keys() {
-                SHARES.delete(db, &(point, *peer));
-            }
-            self.signer.forget([&point]);
-            self.ahead.forget(&point);
-            self.early.finished(point, PointBytes(signature.to_bytes()));
+            self.finish(db, point, parts, PointBytes(signature.to_bytes()));
         }
         Ok(())
+    }
+
+    fn finish(&self, db: &mut Namespaced<'_>, point: OutPoint, parts: &Parts, signature: PointBytes) {
+        OUTCOMES.put(db, &point, &signature);
+        PENDING.delete(db, &point);
+        for peer in parts.keys() {
+            SHARES.delete(db, &(point, *peer));
+        }
+        self.signer.forget([&point]);
+        self.ahead.forget(&point);
+        self.early.finished(point, signature);
     }
 
     fn job(&self, point: &OutPoint, pending: &Pending, parts: &Parts) -> Decoding {

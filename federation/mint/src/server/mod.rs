@@ -21,14 +21,14 @@ use async_trait::async_trait;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use federation_core::api::Route;
 use federation_core::db::{DbError, Namespaced, Reader};
-use federation_core::module::{AuditLine, Epoch, ModuleError, Proposal, ServerModule, Value};
+use federation_core::module::{AuditLine, Epoch, ModuleError, Proposal, ServerModule, Trust, Value};
 use federation_core::{OutPoint, PeerId};
 
 use crate::{KIND, MintConfig, MintError, MintSecret, NoteInput, NoteOutput, PartialSignatures, PointBytes};
 use ahead::Ahead;
 use early::Early;
 use signer::Signer;
-pub use spend::Verified;
+pub use spend::Good;
 
 /// The mint of one guardian.
 pub struct Mint {
@@ -69,7 +69,7 @@ impl ServerModule for Mint {
     type Output = NoteOutput;
     type Item = PartialSignatures;
     type Outcome = PointBytes;
-    type Prepared = Verified;
+    type Prepared = Good;
 
     fn kind(&self) -> &'static str {
         KIND
@@ -89,7 +89,7 @@ impl ServerModule for Mint {
         self.take_shares(db, from, item).await
     }
 
-    fn prepare(&self, inputs: &[(XOnlyPublicKey, NoteInput)]) -> Vec<Result<Verified, ModuleError>> {
+    fn prepare(&self, inputs: &[(XOnlyPublicKey, NoteInput)]) -> Vec<Result<Good, ModuleError>> {
         spend::verify(&self.config, inputs)
     }
 
@@ -102,8 +102,22 @@ impl ServerModule for Mint {
         vec![tables::ISSUED.key(&blinded_nonce), tables::COUNTS.key(&output.denomination)]
     }
 
-    fn look_ahead(&self, items: &[(u64, PeerId, PartialSignatures)], outputs: &[(OutPoint, &NoteOutput)]) {
-        self.combine_ahead(items, outputs);
+    fn presume(&self, inputs: &[(XOnlyPublicKey, NoteInput)]) -> Vec<Result<Good, ModuleError>> {
+        spend::presume(&self.config, inputs)
+    }
+
+    fn look_ahead(
+        &self,
+        items: &[(u64, PeerId, PartialSignatures)],
+        outputs: &[(OutPoint, &NoteOutput)],
+        trust: Trust,
+    ) {
+        self.combine_ahead(items, outputs, trust);
+    }
+
+    fn distrust(&self) {
+        self.ahead.forget_all();
+        self.early.forget_all();
     }
 
     async fn apply_input(
@@ -112,7 +126,7 @@ impl ServerModule for Mint {
         _: Epoch,
         key: XOnlyPublicKey,
         input: &NoteInput,
-        _: &Verified,
+        _: &Good,
     ) -> Result<Value, ModuleError> {
         self.spend(db, key, input.denomination).await
     }

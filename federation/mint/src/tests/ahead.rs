@@ -2,7 +2,7 @@
 
 use federation_core::PeerId;
 use federation_core::db::{Database, Namespaced, Pair};
-use federation_core::module::{Epoch, ServerModule as _};
+use federation_core::module::{Epoch, ServerModule as _, Trust};
 use federation_core::{OutPoint, Transaction};
 use federation_store::{WriteBatch, memory};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Behind {
         Self { mint: Mint::new(config, secret, PeerId(3)).unwrap(), db: memory() }
     }
 
-    fn look_ahead(&self, epochs: &[(u64, Agreed)]) {
+    fn look_ahead(&self, epochs: &[(u64, Agreed)], trust: Trust) {
         let items: Vec<(u64, PeerId, PartialSignatures)> = epochs
             .iter()
             .flat_map(|(number, agreed)| {
@@ -39,8 +39,11 @@ impl Behind {
             .collect();
         let outputs: Vec<(OutPoint, NoteOutput)> =
             epochs.iter().flat_map(|(_, agreed)| &agreed.transactions).flat_map(outputs).collect();
-        self.mint
-            .look_ahead(&items, &outputs.iter().map(|(point, output)| (*point, output)).collect::<Vec<_>>());
+        self.mint.look_ahead(
+            &items,
+            &outputs.iter().map(|(point, output)| (*point, output)).collect::<Vec<_>>(),
+            trust,
+        );
     }
 
     /// The state after this epoch.
@@ -127,12 +130,12 @@ async fn the_state_is_the_same_after_each_epoch_however_much_was_looked_at() {
     }
     for size in [1, 2, 3, 10] {
         let behind = Behind::new();
-        behind.look_ahead(&epochs[..size]);
+        behind.look_ahead(&epochs[..size], Trust::Nobody);
         let mut remembered = 0;
         for (at, (number, agreed)) in epochs.iter().enumerate() {
             if at % size == 0 {
                 // The group after this, as in the main loop; some of it twice.
-                behind.look_ahead(&epochs[(at + size / 2).min(10)..(at + 2 * size).min(10)]);
+                behind.look_ahead(&epochs[(at + size / 2).min(10)..(at + 2 * size).min(10)], Trust::Nobody);
             }
             remembered = remembered.max(behind.mint.remembered_ahead());
             assert!(
@@ -158,7 +161,7 @@ async fn what_was_looked_at_counts_only_if_exactly_that_is_used() {
     spoil(&mut wrong.items, 1, |shares| shares.0[0].share = shares.0[1].share);
     for (seen, agreed) in [(&right, &wrong), (&wrong, &right)] {
         let (plain, ahead) = (Behind::new(), Behind::new());
-        ahead.look_ahead(&[epochs[0].clone(), (1, seen.clone())]);
+        ahead.look_ahead(&[epochs[0].clone(), (1, seen.clone())], Trust::Nobody);
         assert_eq!(ahead.mint.remembered_ahead(), if std::ptr::eq(seen, &right) { 3 } else { 2 });
         for (number, agreed) in [(0, &epochs[0].1), (1, agreed)] {
             assert!(plain.apply(number, agreed).await == ahead.apply(number, agreed).await);
@@ -174,4 +177,31 @@ async fn what_was_looked_at_counts_only_if_exactly_that_is_used() {
 
 fn db(guardian: &Behind) -> federation_core::db::NamespacedReader {
     federation_core::db::NamespacedReader::new(Arc::clone(&guardian.db) as _, Vec::new())
+}
+
+/// Where n − f have signed what comes of it, shares are combined unchecked: right ones lead to the same state, wrong ones to
+/// another, until they are looked at without trust.
+#[tokio::test]
+async fn what_is_combined_on_trust_is_the_same_or_shows() {
+    let epochs = history().await;
+    let reference = Behind::new();
+    let mut states = Vec::new();
+    for (number, agreed) in &epochs[..3] {
+        states.push(reference.apply(*number, agreed).await);
+    }
+    let behind = Behind::new();
+    behind.look_ahead(&epochs[..3], Trust::Signed);
+    // The outputs of epochs 0 and 1; one of them with a wrong share.
+    assert_eq!(behind.mint.remembered_ahead(), 6);
+    for (number, agreed) in &epochs[..3] {
+        let same = behind.apply(*number, agreed).await == states[*number as usize];
+        assert_eq!(same, *number < 2, "after epoch {number}");
+    }
+    let wary = Behind::new();
+    wary.look_ahead(&epochs[..3], Trust::Signed);
+    wary.mint.distrust();
+    assert_eq!(wary.mint.remembered_ahead(), 0);
+    for (number, agreed) in &epochs[..3] {
+        assert!(wary.apply(*number, agreed).await == states[*number as usize], "after epoch {number}");
+    }
 }

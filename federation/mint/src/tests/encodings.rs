@@ -39,7 +39,7 @@ proptest! {
 
     #[test]
     fn bodies(seed in any::<u8>(), exponent in 0..64u8, index in any::<u16>(), txid in any::<[u8; 32]>()) {
-        let input = NoteInput { denomination: denomination(exponent), signature: signature(seed) };
+        let input = NoteInput { denomination: denomination(exponent), signature: PointBytes(signature(seed).to_bytes()) };
         let output = NoteOutput { denomination: denomination(exponent), blinded_nonce: point(seed) };
         round_trip(&input);
         round_trip(&output);

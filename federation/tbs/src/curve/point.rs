@@ -121,15 +121,21 @@ impl<A: Affine> Point<A> {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn from_bytes(bytes: &A::Bytes) -> Result<Self, EncodingError> {
+        let point = Self::from_bytes_unchecked(bytes)?;
+        if point.affine.in_subgroup() { Ok(point) } else { Err(EncodingError::NotInSubgroup) }
+    }
+
+    /// The same of a point that may be outside the subgroup.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn from_bytes_unchecked(bytes: &A::Bytes) -> Result<Self, EncodingError> {
         let point = A::decompress(bytes).ok_or_else(|| undecodable(bytes.as_ref()))?;
         if bool::from(point.is_identity()) {
             return Err(EncodingError::Identity);
         }
         if !point.on_curve() {
             return Err(EncodingError::NotOnCurve);
-        }
-        if !point.in_subgroup() {
-            return Err(EncodingError::NotInSubgroup);
         }
         Ok(Self::new(point))
     }

@@ -21,14 +21,14 @@ fn g2_sample(seed: u8) -> PublicKey {
     PublicKey(share.public().0)
 }
 
-fn infinity<const N: usize>() -> [u8; N] {
+pub(super) fn infinity<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     bytes[0] = 0xc0;
     bytes
 }
 
 /// A point on the curve outside the subgroup: nearly every small x that is on the curve at all.
-fn outside_g1() -> [u8; 48] {
+pub(super) fn outside_g1() -> [u8; 48] {
     (1..=255)
         .map(|x| {
             let mut bytes = [0; 48];

@@ -8,6 +8,7 @@ mod encoding;
 mod encryption;
 mod engines;
 mod lagrange;
+mod presumed;
 
 use std::collections::BTreeMap;
 

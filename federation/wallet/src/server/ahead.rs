@@ -1,26 +1,33 @@
-//! Beacons that are combined before their epochs are applied: those of several epochs are checked with two pairings.
+//! Beacons that are combined before their epochs are applied: those of several epochs are checked with two pairings, or with
+//! none where it is known to what state the epochs lead: a wrong one would lead to another.
 
 use std::collections::BTreeMap;
 
 use federation_core::PeerId;
-use federation_tbs::{MessageSignature, SignatureShare, combine_message, verify_messages};
+use federation_core::module::Trust;
+use federation_tbs::{SignatureShare, combine_message, combine_presumed, verify_messages};
 
 use super::Wallet;
 use super::beacon::{KEPT, Shares};
 use crate::beacon::message;
-use crate::body::Item;
+use crate::body::{Item, ShareBytes};
 
 /// The most beacons that are remembered; the newest of them.
 const CAPACITY: usize = 128;
 
-/// Checked beacons by epoch, with exactly the shares that they are from. Right for ever, whatever the state.
+/// Beacons by epoch, with exactly the shares that they are from. Right for ever, whatever the state, if they were checked.
 #[derive(Default)]
-pub(super) struct Checked(BTreeMap<u64, (Shares, MessageSignature)>);
+pub(super) struct Found(BTreeMap<u64, (Shares, ShareBytes)>);
 
-impl Checked {
+impl Found {
     /// The beacon of an epoch, if it was combined from these shares.
-    pub fn get(&self, epoch: u64, used: &Shares) -> Option<&MessageSignature> {
-        self.0.get(&epoch).filter(|(with, _)| with == used).map(|(_, signature)| signature)
+    pub fn get(&self, epoch: u64, used: &Shares) -> Option<ShareBytes> {
+        self.0.get(&epoch).filter(|(with, _)| with == used).map(|(_, signature)| *signature)
+    }
+
+    /// Drops all.
+    pub fn forget_all(&mut self) {
+        self.0.clear();
     }
 
     /// Drops those up to `epoch`.
@@ -28,7 +35,7 @@ impl Checked {
         self.0 = self.0.split_off(&epoch.saturating_add(1));
     }
 
-    fn remember(&mut self, epoch: u64, used: Shares, signature: MessageSignature) {
+    fn remember(&mut self, epoch: u64, used: Shares, signature: ShareBytes) {
         self.0.insert(epoch, (used, signature));
         while self.0.len() > CAPACITY {
             self.0.pop_first();
@@ -42,11 +49,28 @@ impl Checked {
 }
 
 impl Wallet {
-    pub(super) fn combine_ahead(&self, items: &[(u64, PeerId, Item)]) {
+    pub(super) fn combine_ahead(&self, items: &[(u64, PeerId, Item)], trust: Trust) {
         let threshold = usize::from(self.config.threshold);
         let items = items.iter().filter(|(_, from, _)| self.config.guardians.contains_key(from));
         let mut likely = likely(items, threshold);
-        likely.retain(|(epoch, used)| self.ahead.work().checked.get(*epoch, used).is_none());
+        likely.retain(|(epoch, used)| self.ahead.work().found.get(*epoch, used).is_none());
+        match trust {
+            Trust::Nobody => self.combine_and_check(likely),
+            Trust::Signed => self.combine_only(likely),
+        }
+    }
+
+    fn combine_only(&self, likely: Vec<(u64, Shares)>) {
+        let threshold = usize::from(self.config.threshold);
+        for (epoch, used) in likely {
+            if let Ok(signature) = combine_presumed(&used, threshold) {
+                self.ahead.work().found.remember(epoch, used, signature);
+            }
+        }
+    }
+
+    fn combine_and_check(&self, likely: Vec<(u64, Shares)>) {
+        let threshold = usize::from(self.config.threshold);
         let combined: Vec<_> = likely
             .into_iter()
             .filter_map(|(epoch, used)| {
@@ -65,7 +89,7 @@ impl Wallet {
         for ((epoch, _, used, signature), right) in combined.into_iter().zip(right) {
             // Who is guilty where something is wrong is found when it is applied.
             if right {
-                work.checked.remember(epoch, used, signature);
+                work.found.remember(epoch, used, signature.to_bytes());
             }
         }
     }

@@ -11,14 +11,14 @@ use federation_core::PeerId;
 use federation_core::db::{DbError, Namespaced, Reader};
 use federation_core::module::{Epoch, ModuleError};
 use federation_tbs::{
-    MessageSignature, PublicKey, PublicKeyShare, SignatureShare, combine_message, sign_message,
-    verify_message, verify_message_share,
+    PublicKey, PublicKeyShare, SignatureShare, combine_message, sign_message, verify_message,
+    verify_message_share,
 };
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::Wallet;
-use super::ahead::Checked;
+use super::ahead::Found;
 use super::tables::{BEACON, Beacon, EPOCH, SHARES};
 use crate::beacon::message;
 use crate::body::{Item, ShareBytes};
@@ -42,7 +42,7 @@ pub(super) struct Work {
     /// An epoch's beacon from exactly T shares.
     combining: Option<(u64, Shares, JoinHandle<Combined>)>,
     /// What was combined before its epoch was applied.
-    pub checked: Checked,
+    pub found: Found,
 }
 
 impl Ahead {
@@ -112,7 +112,7 @@ impl Wallet {
         work.coming.1.insert(from.0, share);
         if work.coming.1.len() == usize::from(self.config.threshold) {
             let shares = work.coming.1.clone();
-            if work.checked.get(epoch, &shares).is_some() {
+            if work.found.get(epoch, &shares).is_some() {
                 return;
             }
             let task = tokio::task::spawn_blocking(self.combination(epoch, shares.clone()));
@@ -132,8 +132,8 @@ impl Wallet {
             shares.iter().take(usize::from(self.config.threshold)).map(|(k, v)| (*k, *v)).collect();
         let begun = {
             let mut work = self.ahead.work();
-            if let Some(signature) = work.checked.get(epoch, &used) {
-                return Ok(Combined { signature: Some(signature.clone()), wrong: BTreeSet::new() });
+            if let Some(signature) = work.found.get(epoch, &used) {
+                return Ok(Combined { signature: Some(signature), wrong: BTreeSet::new() });
             }
             work.combining.take()
         };
@@ -164,7 +164,7 @@ impl Wallet {
                 SHARES.delete(db, &(*epoch, PeerId(peer)));
             }
             if let Some(signature) = signature {
-                BEACON.put(db, &(), &Beacon { epoch: *epoch, signature: signature.to_bytes() });
+                BEACON.put(db, &(), &Beacon { epoch: *epoch, signature });
                 done = Some(*epoch);
                 break;
             }
@@ -172,7 +172,7 @@ impl Wallet {
         {
             let mut work = self.ahead.work();
             work.coming.1.clear();
-            done.into_iter().for_each(|done| work.checked.forget(done));
+            done.into_iter().for_each(|done| work.found.forget(done));
         }
         for (epoch, shares) in epochs.iter().filter(|(epoch, _)| done.is_some_and(|done| **epoch <= done)) {
             for peer in shares.keys() {
@@ -185,8 +185,8 @@ impl Wallet {
 
 /// What came of some shares.
 struct Combined {
-    /// Checked.
-    signature: Option<MessageSignature>,
+    /// Checked, here or by n - f others.
+    signature: Option<ShareBytes>,
     /// Whose shares are false, as far as that was looked at.
     wrong: BTreeSet<u16>,
 }
@@ -201,7 +201,8 @@ fn combine(
     keys: &[PublicKeyShare],
 ) -> Combined {
     let attempt = |shares: &BTreeMap<u16, SignatureShare>| {
-        combine_message(shares, threshold).ok().filter(|signature| verify_message(message, signature, key))
+        let signature = combine_message(shares, threshold).ok();
+        signature.filter(|signature| verify_message(message, signature, key)).map(|found| found.to_bytes())
     };
     let first: Option<BTreeMap<u16, SignatureShare>> = shares
         .iter()

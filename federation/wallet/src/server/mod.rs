@@ -39,7 +39,7 @@ use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::{Transaction, Txid};
 use federation_core::api::Route;
 use federation_core::db::{Database, DbError, Namespaced, NamespacedReader, Reader};
-use federation_core::module::{AuditLine, Epoch, ModuleError, Proposal, ServerModule, Value, Wake};
+use federation_core::module::{AuditLine, Epoch, ModuleError, Proposal, ServerModule, Trust, Value, Wake};
 use federation_core::{FederationId, OutPoint, PeerId};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -222,8 +222,12 @@ impl ServerModule for Wallet {
         inputs.iter().map(|(key, input)| self.prepare_deposit(key, input)).collect()
     }
 
-    fn look_ahead(&self, items: &[(u64, PeerId, Item)], _: &[(OutPoint, &WithdrawalOutput)]) {
-        self.combine_ahead(items);
+    fn look_ahead(&self, items: &[(u64, PeerId, Item)], _: &[(OutPoint, &WithdrawalOutput)], trust: Trust) {
+        self.combine_ahead(items, trust);
+    }
+
+    fn distrust(&self) {
+        self.ahead.work().found.forget_all();
     }
 
     async fn apply_input(

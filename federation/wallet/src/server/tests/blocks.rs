@@ -2,7 +2,7 @@
 
 use federation_core::PeerId;
 use federation_core::encoding::encode;
-use federation_core::module::ServerModule as _;
+use federation_core::module::{ServerModule as _, Trust};
 use federation_tbs::MessageSignature;
 use serde_json::Value;
 
@@ -247,9 +247,13 @@ async fn beacons_that_were_combined_ahead_are_the_same() {
         let mut remembered = 0;
         for (number, items) in epochs.iter().enumerate() {
             if size > 0 && number % size == 0 {
-                behind.wallet.look_ahead(&said(number..(number + size + size / 2).min(12)), &[]);
+                behind.wallet.look_ahead(
+                    &said(number..(number + size + size / 2).min(12)),
+                    &[],
+                    Trust::Nobody,
+                );
             }
-            remembered = remembered.max(behind.wallet.ahead.work().checked.len());
+            remembered = remembered.max(behind.wallet.ahead.work().found.len());
             let state = behind.apply(number as u64, items).await;
             if size == 0 {
                 states.push(state);
@@ -258,7 +262,7 @@ async fn beacons_that_were_combined_ahead_are_the_same() {
             }
         }
         assert_eq!(remembered > 0, size > 0, "{size} at once");
-        assert_eq!(behind.wallet.ahead.work().checked.len(), 0, "what is done is forgotten");
+        assert_eq!(behind.wallet.ahead.work().found.len(), 0, "what is done is forgotten");
     }
     assert!(*states.last().unwrap() == federation.guardians[2].content().await, "those who were there agree");
 }
@@ -277,8 +281,8 @@ async fn a_beacon_counts_only_with_the_shares_that_it_was_combined_from() {
     for (seen, agreed) in [(&right, &wrong), (&wrong, &right)] {
         let (mut plain, mut ahead) = (federation.newcomer(0).await, federation.newcomer(0).await);
         let said: Vec<_> = seen.iter().map(|(from, item)| (1, *from, item.clone())).collect();
-        ahead.wallet.look_ahead(&said, &[]);
-        assert_eq!(ahead.wallet.ahead.work().checked.len(), usize::from(std::ptr::eq(seen, &right)));
+        ahead.wallet.look_ahead(&said, &[], Trust::Nobody);
+        assert_eq!(ahead.wallet.ahead.work().found.len(), usize::from(std::ptr::eq(seen, &right)));
         for (number, items) in [(0, &epochs[0]), (1, agreed)] {
             assert!(plain.apply(number, items).await == ahead.apply(number, items).await);
         }

@@ -11,7 +11,7 @@ use bitcoin::{Amount as Satoshis, Block, BlockHash, Network, ScriptBuf, Transact
 use federation_core::api::{ApiError, ApiRequest, Method};
 use federation_core::db::{Database, Namespaced, NamespacedReader, Pair};
 use federation_core::encoding::{decode, encode};
-use federation_core::module::{Epoch, ModuleError, ServerModule, Value};
+use federation_core::module::{Epoch, ModuleError, ServerModule, Trust, Value};
 use federation_core::{FederationId, OutPoint, PeerId, TxId};
 use federation_store::WriteBatch;
 use serde_json::json;
@@ -316,7 +316,7 @@ impl Federation {
             if guardian.looks_ahead {
                 let said: Vec<_> =
                     items.iter().map(|(from, item)| (epoch.number, *from, item.clone())).collect();
-                wallet.look_ahead(&said, &[]);
+                wallet.look_ahead(&said, &[], Trust::Nobody);
             }
             let mut batch = WriteBatch::new(Arc::clone(&guardian.db));
             let (mut of_items, mut of_parts) = (Vec::new(), Vec::new());
