@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use federation_core::{PeerId, TxId};
 use federation_mint::PointBytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Holder;
@@ -33,7 +34,7 @@ pub async fn signed(holder: &Arc<Holder>, urls: &[String], txid: TxId, outputs: 
     let mut shares: Vec<BTreeMap<PeerId, PointBytes>> = vec![BTreeMap::new(); outputs];
     let mut patience = Instant::now() + HEAD_START;
     // Not dropped when it is not needed any more: its connection is used again.
-    let mut outcomes = None;
+    let mut outcomes: Option<JoinHandle<Result<Vec<Vec<u8>>>>> = None;
     let first = urls.first().context("no guardian")?;
     loop {
         let begin_ordinary = tokio::select! {
@@ -66,7 +67,6 @@ pub async fn signed(holder: &Arc<Holder>, urls: &[String], txid: TxId, outputs: 
                 true
             }
             Some(told) = async { Some(outcomes.as_mut()?.await) } => {
-                let told: Result<Result<Vec<Vec<u8>>>, tokio::task::JoinError> = told;
                 let told = told??;
                 ensure!(told.len() >= outputs, "{} outcomes", told.len());
                 return Ok(Signed::Outcomes(told));

@@ -97,7 +97,7 @@ impl Client {
         let request = &request;
         let ask = move |peer| async move { (peer, api.one(peer, request, WAIT).await) };
         let mut running: FuturesUnordered<_> = others.by_ref().take(threshold).map(ask).collect();
-        let (mut shares, mut over) = (Shares::new(), 0);
+        let (mut shares, mut over) = (Shares::new(), 0usize);
         let (mut heard, mut patience) = (BTreeSet::new(), None);
         let mut accepted = false;
         loop {
