@@ -213,7 +213,8 @@ impl Client {
     }
 
     /// Makes one transaction of `inputs`, own notes as needed, `outputs`, and change into own notes; returns when the
-    /// federation has accepted it. The change comes into the balance about an epoch later: [`settled`](Self::settled).
+    /// federation has accepted it. The change comes into the balance at once, or, if fewer than T guardians serve
+    /// their shares, about an epoch later: [`settled`](Self::settled).
     ///
     /// `operation_id` is the caller's idempotency key: a second call with the same one (after a crash too) makes nothing
     /// new, whatever the other arguments, and returns the same txid or the same refusal. The caller's outputs are the

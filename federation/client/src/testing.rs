@@ -298,6 +298,19 @@ impl World {
                 });
                 Ok(json!({ "notes": found.collect::<Vec<_>>() }))
             }
+            (Method::Get, "/v1/modules/mint/shares") => {
+                let txid: TxId = parameter("txid").unwrap().parse().unwrap();
+                let response = state.transactions.get(&txid).ok_or(refused(404, "unknown_output"))?;
+                let asked = state.issued.values().filter(|(issued, ..)| *issued == txid);
+                // Of a single guardian the share is the signature.
+                let share = |index: &u16| match &response.outputs[usize::from(*index)] {
+                    OutputStatus::Ready { bytes, .. } => hex::encode(bytes),
+                    OutputStatus::Pending => panic!("{index}"),
+                };
+                let shares: BTreeMap<u16, String> =
+                    asked.map(|(_, index, _)| (*index, share(index))).collect();
+                Ok(json!({ "guardian": 0, "shares": shares, "outcomes": {} }))
+            }
             (Method::Get, "/v1/modules/mint/audit") => {
                 let spent = state.spent.len();
                 Ok(json!({ "denominations": [{ "denomination": 0, "spent": spent, "issued": 0 }] }))

@@ -17,7 +17,6 @@ const MIN_PIECE: usize = 3;
 #[derive(Clone)]
 pub(crate) enum Share {
     Decoded(BlindedSignatureShare),
-    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     Encoded(PointBytes),
 }
 

@@ -160,14 +160,14 @@ fn judge(txid: TxId, said: &Said, now: &[Option<TransactionStatus>], summary: &m
             None => unknown = true,
         }
     }
-    let promised = !said.proposed.is_empty() || !said.accepted.is_empty() || !said.rejected.is_empty();
+    let promised = !said.proposed.is_empty() || said.is_accepted() || !said.rejected.is_empty();
     let decisions = accepted.len() + rejected.len();
-    let forgotten = !said.rejected.is_empty() && said.accepted.is_empty() && !proposed;
+    let forgotten = !said.rejected.is_empty() && !said.is_accepted() && !proposed;
     if decisions == 0 && promised && !forgotten {
         summary.lost(format!("{txid}: {said:?}, now {now:?}"));
     } else if decisions > 1 || (decisions == 1 && proposed) || (!accepted.is_empty() && unknown) {
         summary.fork(format!("{txid}: {said:?}, now {now:?}"));
-    } else if !said.accepted.is_subset(&accepted) {
+    } else if !said.accepted.is_subset(&accepted) || (said.is_accepted() && accepted.is_empty()) {
         summary.lost(format!("{txid} was accepted: {said:?}, now {now:?}"));
     }
     summary.transactions += u64::from(!accepted.is_empty());
@@ -191,6 +191,7 @@ mod tests {
         let open = || Some(TransactionStatus::Proposed);
         let proposed = Said { proposed: BTreeSet::from([2]), ..Said::default() };
         let was_accepted = Said { accepted: BTreeSet::from([7]), ..Said::default() };
+        let signed = Said { signed: BTreeSet::from([1]), ..Said::default() };
         let wiped = Said::default();
         for good in [[accepted(7), accepted(7)], [rejected(), rejected()]] {
             assert_eq!(found(&proposed, &good), (0, 0));
@@ -206,6 +207,9 @@ mod tests {
         assert_eq!(found(&was_rejected, &[rejected(), open()]), (0, 1));
         assert_eq!(found(&was_accepted, &[accepted(8), accepted(8)]), (1, 0));
         assert_eq!(found(&was_accepted, &[rejected(), rejected()]), (1, 0));
+        assert_eq!(found(&signed, &[accepted(8), accepted(8)]), (0, 0));
+        assert_eq!(found(&signed, &[rejected(), rejected()]), (1, 0));
+        assert_eq!(found(&signed, &[None, None]), (1, 0));
         assert_eq!(found(&was_accepted, &[accepted(7), accepted(8)]), (0, 1));
         assert_eq!(found(&proposed, &[accepted(7), None]), (0, 1));
         assert_eq!(found(&proposed, &[accepted(7), rejected()]), (0, 1));

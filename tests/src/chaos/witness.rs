@@ -18,8 +18,17 @@ pub struct Said {
     pub proposed: BTreeSet<usize>,
     /// The epochs that `accepted` was answered with.
     pub accepted: BTreeSet<u64>,
+    /// Those that gave their shares, and so have said that it is accepted.
+    pub signed: BTreeSet<usize>,
     /// The codes that `rejected` was answered with.
     pub rejected: BTreeSet<String>,
+}
+
+impl Said {
+    /// Whether anybody has said so.
+    pub fn is_accepted(&self) -> bool {
+        !self.accepted.is_empty() || !self.signed.is_empty()
+    }
 }
 
 /// All that was said.
@@ -51,6 +60,11 @@ impl Ledger {
         }
     }
 
+    /// A guardian gave its shares of a transaction's outputs.
+    pub fn note_signed(&self, guardian: usize, txid: TxId) {
+        self.lock().entry(txid).or_default().signed.insert(guardian);
+    }
+
     /// A guardian's disk is lost: what was durable there only is not any more.
     pub fn wiped(&self, guardian: usize) {
         for said in self.lock().values_mut() {
@@ -65,7 +79,7 @@ impl Ledger {
 
     /// How many transactions were accepted.
     pub fn accepted(&self) -> usize {
-        self.lock().values().filter(|said| !said.accepted.is_empty()).count()
+        self.lock().values().filter(|said| said.is_accepted()).count()
     }
 
     /// Whether wallets are kept from handing anything in: then it is the guardians alone that remember transactions.
@@ -75,8 +89,7 @@ impl Ledger {
 
     /// Transactions that somebody has and that nobody has said to be decided.
     pub fn in_flight(&self) -> Vec<TxId> {
-        let open =
-            |said: &Said| !said.proposed.is_empty() && said.accepted.is_empty() && said.rejected.is_empty();
+        let open = |said: &Said| !said.proposed.is_empty() && !said.is_accepted() && said.rejected.is_empty();
         self.lock().iter().filter(|(_, said)| open(said)).map(|(txid, _)| *txid).collect()
     }
 }
@@ -102,11 +115,17 @@ impl Transport for Witness {
             return Err(CallError::Down("wallets are kept from handing anything in".to_owned()));
         }
         let answer = self.http.call(base, request, limit).await?;
+        let Some(guardian) = self.urls.iter().position(|url| url == base) else { return Ok(answer) };
         if request.path.starts_with("/v1/transactions")
-            && let Some(guardian) = self.urls.iter().position(|url| url == base)
             && let Ok(response) = serde_json::from_value(answer.clone())
         {
             self.ledger.note(guardian, &response);
+        }
+        if let Some(query) = request.path.strip_prefix("/v1/modules/mint/shares?")
+            && let Some(txid) = query.split('&').find_map(|pair| pair.strip_prefix("txid="))
+            && let Ok(txid) = txid.parse()
+        {
+            self.ledger.note_signed(guardian, txid);
         }
         Ok(answer)
     }

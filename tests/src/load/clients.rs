@@ -1,8 +1,9 @@
-//! Clients that reissue their notes without a pause, each over a connection of its own to one guardian.
+//! Clients that reissue their notes without a pause. Each hands its transactions in at one guardian, and asks T of them for their
+//! shares, over connections that are kept.
 //!
 //! They run in this process, so their CPU time isn't a guardian's, but they share the machine. What can be done before is: nonces
-//! are derived, hashed and blinded before the clock starts, as many as the run will take. What is left of the curve is one
-//! multiplication a note and a check in a batch, on one thread for all ([`Teller`]).
+//! are derived, hashed and blinded before the clock starts, as many as the run will take. What is left of the curve is to combine
+//! the shares, one multiplication a note, and a check in a batch, on one thread for all ([`Teller`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result};
 use federation_mint::client::{Note, NoteRequest};
 use tokio::task::JoinSet;
 
+use super::early::{self, Signed};
 use super::{Holder, Shape, Teller, World};
 
 /// Numbers of notes that a client may use; those below the first client's are the purse's.
@@ -30,6 +32,8 @@ pub struct Done {
     pub times: Vec<Duration>,
     /// How many of their requests were not prepared.
     pub unprepared: usize,
+    /// How many got their notes by outcomes, not by shares.
+    pub late: usize,
     /// From the first transaction's start to the last one's end.
     pub took: Duration,
 }
@@ -38,7 +42,8 @@ struct Client {
     holder: Arc<Holder>,
     shape: Arc<Shape>,
     teller: Teller,
-    url: String,
+    /// All guardians', its own first.
+    urls: Vec<String>,
     notes: Vec<Note>,
     turn: usize,
     /// The number of the next note.
@@ -54,12 +59,14 @@ impl Clients {
         let shape = Arc::new(shape);
         let worths = shape.held(0).repeat(count);
         let mut notes = world.notes(0, &worths).await?.into_iter();
-        let guardians = world.federation.guardians.iter().cycle();
-        let clients = (1..=count as u64).zip(guardians).map(|(number, guardian)| Client {
+        let all: Vec<String> =
+            world.federation.guardians.iter().map(|guardian| guardian.url.clone()).collect();
+        let from = |first: usize| all.iter().cycle().skip(first % all.len()).take(all.len()).cloned();
+        let clients = (1..=count as u64).zip(0..).map(|(number, first)| Client {
             holder: Arc::clone(&world.holder),
             shape: Arc::clone(&shape),
             teller: teller.clone(),
-            url: guardian.url.clone(),
+            urls: from(first).collect(),
             notes: notes.by_ref().take(shape.held(0).len()).collect(),
             turn: 0,
             next: number * NUMBERS,
@@ -114,6 +121,7 @@ impl Clients {
             let own = std::mem::take(&mut client.done);
             done.times.extend(own.times);
             done.unprepared += own.unprepared;
+            done.late += own.late;
         }
         done.times.sort_unstable();
         self.clients = finished.into_iter().chain(others).collect();
@@ -155,11 +163,14 @@ impl Client {
             };
             let transaction = self.holder.transaction(&self.notes, &requests);
             let started = Instant::now();
-            let context = || format!("reissuing at {}", self.url);
-            self.holder.submit(&self.url, &transaction).await.with_context(context)?;
-            let outcomes =
-                self.holder.ready(&self.url, self.holder.txid(&transaction)).await.with_context(context)?;
-            self.notes = self.teller.finish(requests, outcomes).await?;
+            let url = self.urls.first().context("no guardian")?;
+            let context = || format!("reissuing at {url}");
+            self.holder.submit(url, &transaction).await.with_context(context)?;
+            let txid = self.holder.txid(&transaction);
+            let signed =
+                early::signed(&self.holder, &self.urls, txid, requests.len()).await.with_context(context)?;
+            self.done.late += usize::from(matches!(signed, Signed::Outcomes(_)));
+            self.notes = self.teller.finish(requests, signed).await?;
             self.done.times.push(started.elapsed());
             self.turn += 1;
         }

@@ -1,12 +1,16 @@
 //! A holder of notes over REST, without a wallet's database: what it holds is in memory.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail, ensure};
 use federation_client::Client;
 use federation_core::encoding::decode;
 use federation_core::rest::{OutputStatus, TransactionResponse, TransactionStatus};
-use federation_core::{FederationId, ModuleId, Transaction, TxId};
-use federation_mint::client::{Deriver, Note, NoteRequest, finish_all, spend_input};
-use federation_mint::{Denomination, MintConfig};
+use federation_core::{FederationId, ModuleId, PeerId, Transaction, TxId};
+use federation_mint::client::{
+    Deriver, Note, NoteRequest, SharesAnswer, finish_all, finish_early, spend_input,
+};
+use federation_mint::{Denomination, MintConfig, PointBytes};
 use federation_tbs::BlindedSignature;
 
 /// What it takes to reissue notes.
@@ -82,6 +86,31 @@ impl Holder {
         let response: TransactionResponse = self.http.get(url).send().await?.json().await?;
         ensure!(matches!(response.status, TransactionStatus::Accepted { .. }), "{:?}", response.status);
         Ok(response)
+    }
+
+    /// The shares that this guardian has of a transaction's outputs, as soon as it is accepted.
+    pub async fn shares(&self, url: &str, txid: TxId) -> Result<SharesAnswer> {
+        let url = format!("{url}/v1/modules/mint/shares?txid={txid}&wait=60");
+        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// How many guardians' shares make a signature.
+    pub fn threshold(&self) -> usize {
+        usize::from(self.config.threshold)
+    }
+
+    /// Makes notes of shares, one set a request. Checks them all in one batch, on the calling thread.
+    pub fn finish_early(
+        &self,
+        requests: &[NoteRequest],
+        shares: &[BTreeMap<PeerId, PointBytes>],
+    ) -> Result<Vec<Note>> {
+        ensure!(shares.len() == requests.len(), "shares of {} notes", shares.len());
+        let asked: Vec<_> = requests.iter().zip(shares).collect();
+        Ok(finish_early(&asked, &self.config)
+            .into_iter()
+            .map(|early| early.note)
+            .collect::<std::result::Result<_, _>>()?)
     }
 
     /// Makes notes of the first outcomes. Checks them all in one batch, on the calling thread.

@@ -56,7 +56,7 @@ pub async fn measure(seconds: f64, tell: impl Fn(&str)) -> Result<Vec<Row>> {
             " ×",
         ),
         Row::info("p50, sum", format!("{p50:.1} ms, {sum:.1} ms")),
-        Row::info("rounds × (½ round trip + journal), epochs × engine, curve, commits × store", parts),
+        Row::info("rounds × (½ round trip + journal), engine, curve, commits × store", parts),
         Row::at_least("throughput with 7 guardians against 4", rate_of_seven / rate, 0.35, " ×"),
         Row::info("transactions a second", format!("{rate_of_seven:.0}, {rate:.0}")),
     ])

@@ -11,6 +11,7 @@
 pub mod clients;
 pub mod curve;
 pub mod disk;
+pub mod early;
 pub mod holder;
 pub mod measures;
 pub mod pairings;

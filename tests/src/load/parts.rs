@@ -1,7 +1,8 @@
 //! What the way of one transaction is made of, from submission to checked notes, each part measured alone.
 //!
-//! Its client waits for two epochs: one that agrees on the transaction, one that brings the guardians' shares. Each takes so many
-//! message rounds, and in each round a guardian commits to its journal what it has received, before it answers.
+//! Its client waits for the epoch that agrees on the transaction; with its commit each guardian serves its share. That epoch takes
+//! so many message rounds, and in each round a guardian commits to its journal what it has received, before it answers. The epoch
+//! in which the guardians give each other their shares comes after it, and nobody waits for that.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -20,9 +21,8 @@ use super::{Curve, Shape};
 
 /// From a proposal to the epoch's output when all guardians are up, from four on (`HoneyBadger in practice`).
 const ROUNDS: f64 = 5.0;
-const EPOCHS: f64 = 2.0;
-/// In the pool, and at the end of each epoch.
-const COMMITS: f64 = EPOCHS + 1.0;
+/// In the pool, and at the end of the epoch.
+const COMMITS: f64 = 2.0;
 /// About what a proposal with a transaction has, and a frame.
 const SIZE: usize = 500;
 const TURNS: usize = 101;
@@ -57,13 +57,12 @@ impl Parts {
         };
         let (trip, journal, engine, curve) = tokio::task::spawn_blocking(work).await??;
         let store = stores(folder, guardians).await?;
-        let foreign = (threshold(guardians) * (guardians - 1)) as f64 / guardians as f64;
-        // Twice verified: by whom it is handed in to, and by the others, who hear of it from consensus.
+        // Twice verified: by whom it is handed in to, and by the others, who hear of it from consensus. Then signed, by all at the same
+        // time, and combined by the client.
         let curve = 2.0 * (curve.note + curve.blinded_nonce)
             + curve.sign
-            + foreign * curve.share
+            + threshold(guardians) as f64 * curve.share
             + curve.combine
-            + curve.check
             + curve.client;
         Ok(Self { half_trip: trip / 2.0, journal, engine, curve, store })
     }
@@ -71,17 +70,16 @@ impl Parts {
     /// Their sum, in milliseconds.
     pub fn sum_ms(&self) -> f64 {
         let Self { half_trip, journal, engine, curve, store } = self;
-        (EPOCHS * (ROUNDS * (half_trip + journal) + engine) + curve + COMMITS * store) / 1e3
+        (ROUNDS * (half_trip + journal) + engine + curve + COMMITS * store) / 1e3
     }
 }
 
 impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { half_trip, journal, engine, curve, store } = self;
-        let rounds = EPOCHS * ROUNDS;
         write!(
             f,
-            "{rounds} × ({half_trip:.0} + {journal:.0}), {EPOCHS} × {engine:.0}, {curve:.0}, {COMMITS} × {store:.0} µs"
+            "{ROUNDS} × ({half_trip:.0} + {journal:.0}), {engine:.0}, {curve:.0}, {COMMITS} × {store:.0} µs"
         )
     }
 }

@@ -67,6 +67,8 @@ pub struct Report {
     pub client_cpu_us: f64,
     /// Transactions whose nonces were not prepared before.
     pub unprepared: usize,
+    /// Transactions whose notes came by outcomes, because shares were late.
+    pub late: usize,
     /// Resident memory of a guardian at the end.
     pub memory_bytes: u64,
     /// The most that one has.
@@ -112,8 +114,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "clients           {:.0} µs CPU a transaction in a process of their own, {} transactions unprepared",
-            self.client_cpu_us, self.unprepared
+            "clients           {:.0} µs CPU a transaction in a process of their own, {} transactions unprepared, {} by outcomes",
+            self.client_cpu_us, self.unprepared, self.late
         )?;
         let mb = |bytes: u64| bytes as f64 / 1e6;
         writeln!(

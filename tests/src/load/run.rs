@@ -121,6 +121,7 @@ impl Load {
             guardian_system_us: used.system.as_secs_f64() * share,
             client_cpu_us: own.as_secs_f64() * 1e6 / transactions as f64,
             unprepared: done.unprepared,
+            late: done.late,
             memory_bytes: memory.iter().sum::<u64>() / memory.len().max(1) as u64,
             memory_bytes_most: memory.iter().copied().max().unwrap_or_default(),
             database_bytes: grown(disk::STORE),

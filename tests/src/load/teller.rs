@@ -8,13 +8,14 @@ use federation_mint::client::{Note, NoteRequest};
 use tokio::sync::oneshot;
 
 use super::Holder;
+use super::early::Signed;
 
 /// The most answers of one batch: who is in it waits for all.
 const BATCH: usize = 64;
 
 struct Answer {
     requests: Vec<NoteRequest>,
-    outcomes: Vec<Vec<u8>>,
+    signed: Signed,
     back: oneshot::Sender<Result<Vec<Note>>>,
 }
 
@@ -36,35 +37,64 @@ impl Teller {
         Self(answers)
     }
 
-    /// Notes out of the outcomes of these requests.
-    pub async fn finish(&self, requests: Vec<NoteRequest>, outcomes: Vec<Vec<u8>>) -> Result<Vec<Note>> {
+    /// Notes out of what signs these requests.
+    pub async fn finish(&self, requests: Vec<NoteRequest>, signed: Signed) -> Result<Vec<Note>> {
         let (back, notes) = oneshot::channel();
-        self.0.send(Answer { requests, outcomes, back }).map_err(|_| anyhow!("the teller is gone"))?;
+        self.0.send(Answer { requests, signed, back }).map_err(|_| anyhow!("the teller is gone"))?;
         notes.await.context("the teller is gone")?
     }
 }
 
+/// Those that came by shares in one batch, those that came by outcomes in another.
 fn finish(holder: &Holder, batch: Vec<Answer>) {
-    let (mut requests, mut outcomes, mut backs) = (Vec::new(), Vec::new(), Vec::new());
-    for answer in batch {
-        backs.push((answer.requests.len(), answer.back));
-        // (One outcome a request, whatever a guardian has sent: what is missing fails the check.)
-        outcomes.extend(
-            answer.outcomes.into_iter().chain(std::iter::repeat(Vec::new())).take(answer.requests.len()),
-        );
-        requests.extend(answer.requests);
-    }
-    // Whoever hangs up has stopped.
-    match holder.finish(&requests, &outcomes) {
-        Ok(notes) => {
-            let mut notes = notes.into_iter();
-            for (count, back) in backs {
-                let _ = back.send(Ok(notes.by_ref().take(count).collect()));
-            }
+    let (mut early, mut late) = (Batch::default(), Batch::default());
+    for Answer { requests, signed, back } in batch {
+        match signed {
+            Signed::Shares(shares) => early.add(requests, shares, back),
+            Signed::Outcomes(outcomes) => late.add(requests, outcomes, back),
         }
-        Err(error) => {
-            for (_, back) in backs {
-                let _ = back.send(Err(anyhow!("a guardian's signature is wrong: {error:#}")));
+    }
+    early.finish(|requests, shares| holder.finish_early(requests, shares));
+    late.finish(|requests, outcomes| holder.finish(requests, outcomes));
+}
+
+/// Answers of one kind.
+struct Batch<S> {
+    requests: Vec<NoteRequest>,
+    signed: Vec<S>,
+    backs: Vec<(usize, oneshot::Sender<Result<Vec<Note>>>)>,
+}
+
+impl<S> Default for Batch<S> {
+    fn default() -> Self {
+        Self { requests: Vec::new(), signed: Vec::new(), backs: Vec::new() }
+    }
+}
+
+impl<S: Clone + Default> Batch<S> {
+    fn add(&mut self, requests: Vec<NoteRequest>, signed: Vec<S>, back: oneshot::Sender<Result<Vec<Note>>>) {
+        self.backs.push((requests.len(), back));
+        // (One a request, whatever a guardian has sent: what is missing fails the check.)
+        self.signed.extend(signed.into_iter().chain(std::iter::repeat(S::default())).take(requests.len()));
+        self.requests.extend(requests);
+    }
+
+    fn finish(self, work: impl FnOnce(&[NoteRequest], &[S]) -> Result<Vec<Note>>) {
+        if self.requests.is_empty() {
+            return;
+        }
+        // Whoever hangs up has stopped.
+        match work(&self.requests, &self.signed) {
+            Ok(notes) => {
+                let mut notes = notes.into_iter();
+                for (count, back) in self.backs {
+                    let _ = back.send(Ok(notes.by_ref().take(count).collect()));
+                }
+            }
+            Err(error) => {
+                for (_, back) in self.backs {
+                    let _ = back.send(Err(anyhow!("a guardian's signature is wrong: {error:#}")));
+                }
             }
         }
     }

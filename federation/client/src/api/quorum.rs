@@ -66,6 +66,11 @@ impl FederationApi {
         order.into_iter().map(|(peer, _)| peer).collect()
     }
 
+    /// The guardians, the best to ask first.
+    pub(crate) fn ranked(&self) -> Vec<PeerId> {
+        self.order().into_iter().map(|(peer, _)| peer).collect()
+    }
+
     /// Asks one guardian, and remembers whether it was in trouble.
     pub(crate) async fn ask(&self, peer: PeerId, request: &Request) -> Answer {
         let answer = self.one(peer, request, Duration::ZERO).await;
@@ -160,8 +165,8 @@ impl FederationApi {
         self.first.store(next.checked_rem(self.peers.len()).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Remembers who was in trouble.
-    fn note(&self, peer: PeerId, down: bool) {
+    /// Remembers who was in trouble, or has lied.
+    pub(crate) fn note(&self, peer: PeerId, down: bool) {
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if down {
             slow.insert(peer, Instant::now());

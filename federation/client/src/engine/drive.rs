@@ -5,6 +5,7 @@ use std::time::Duration;
 use federation_core::rest::{TransactionResponse, TransactionStatus};
 use federation_core::{OutPoint, TxId};
 
+use super::early::First;
 use super::finish::Finished;
 use crate::api::{Request, Submission};
 use crate::client::Client;
@@ -13,7 +14,7 @@ use crate::store::{OpId, TRANSACTIONS, TxRecord, TxState};
 use crate::{ClientError, Result};
 
 /// How long one question to a guardian is held back.
-const WAIT: Duration = Duration::from_secs(15);
+pub(super) const WAIT: Duration = Duration::from_secs(15);
 /// The pause after a failure, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(20));
 /// The pause after a refusal that only says "too early".
@@ -99,7 +100,16 @@ impl Client {
         }
         // Notes prove themselves by their signatures; whatever else comes out needs f + 1 guardians' word.
         let only_notes = record.issues.len() == record.transaction.outputs.len();
-        let Some(response) = self.inner.api.follow(record.txid, only_notes, WAIT).await? else {
+        let (api, txid) = (self.inner.api.clone(), record.txid);
+        let told = async move { api.follow(txid, only_notes, WAIT).await };
+        let response = match self.early_or(&record, told).await {
+            First::Notes(notes) => {
+                self.commit_done(op, record, notes).await?;
+                return Ok(Step::Finished);
+            }
+            First::Told(response) => response?,
+        };
+        let Some(response) = response else {
             // Who took it may keep it to himself: next time another one gets it.
             self.inner.api.move_on();
             return Ok(Step::Again);
@@ -163,10 +173,19 @@ impl Client {
         };
         // All notes of an epoch are signed together: the first one stands for all.
         let point = OutPoint { txid: record.txid, index: first.output };
-        self.inner.api.wait_ready(point, WAIT).await?;
-        let Some(response) = self.inner.api.follow(record.txid, false, WAIT).await? else {
-            return Ok(Step::Later);
+        let (api, txid) = (self.inner.api.clone(), record.txid);
+        let told = async move {
+            api.wait_ready(point, WAIT).await?;
+            api.follow(txid, false, WAIT).await
         };
+        let response = match self.early_or(&record, told).await {
+            First::Notes(notes) => {
+                self.commit_done(op, record, notes).await?;
+                return Ok(Step::Finished);
+            }
+            First::Told(response) => response?,
+        };
+        let Some(response) = response else { return Ok(Step::Later) };
         match self.finished(&record, &response).await? {
             Finished::All(notes) => {
                 self.commit_done(op, record, notes).await?;

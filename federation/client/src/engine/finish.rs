@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use federation_core::rest::{OutputStatus, TransactionResponse};
 use federation_mint::PointBytes;
-use federation_mint::client::finish_all;
+use federation_mint::client::{Note, finish_all};
 use federation_store::WriteBatch;
 use federation_tbs::BlindedSignature;
 
@@ -25,6 +25,16 @@ pub(super) enum Finished {
     NotYet,
     /// Some signature is wrong.
     Wrong,
+}
+
+/// The notes of a transaction, in the order of its issues.
+pub(super) fn arrived(record: &TxRecord, notes: Vec<Note>) -> Vec<Arrived> {
+    let arrived = record.issues.iter().zip(notes).map(|(issue, note)| {
+        let held =
+            Held { index: issue.index, denomination: issue.denomination, signature: note.signature.clone() };
+        (note.nonce().serialize(), held, issue.destination)
+    });
+    arrived.collect()
 }
 
 impl Client {
@@ -56,15 +66,7 @@ impl Client {
         .await
         .map_err(|error| ClientError::Internal(error.to_string()))?;
         let Ok(notes) = notes else { return Ok(Finished::Wrong) };
-        let arrived = record.issues.iter().zip(notes).map(|(issue, note)| {
-            let held = Held {
-                index: issue.index,
-                denomination: issue.denomination,
-                signature: note.signature.clone(),
-            };
-            (note.nonce().serialize(), held, issue.destination)
-        });
-        Ok(Finished::All(arrived.collect()))
+        Ok(Finished::All(arrived(record, notes)))
     }
 
     pub(super) async fn commit_accepted(&self, op: OpId, mut record: TxRecord) -> Result<()> {

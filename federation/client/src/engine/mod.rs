@@ -3,6 +3,7 @@
 //! ```text
 //! begin    ONE commit: notes NOTES → RESERVED, indexes advanced, the signed transaction in TRANSACTIONS and UNFINISHED
 //! drive    submit ─▶ accepted ─▶ outcomes ─▶ unblind      (repeated as often as it takes; all of it is idempotent)
+//!                       └─ shares of T guardians ─▶ combine, unblind: an epoch earlier, where it works (early)
 //! finish   ONE commit: new notes into NOTES or SENT, RESERVED emptied, UNFINISHED left
 //!          refused: RESERVED → NOTES, but for those that somebody has spent
 //! ```
@@ -12,6 +13,7 @@
 mod balance;
 mod begin;
 mod drive;
+mod early;
 mod finish;
 mod numbers;
 mod tidy;

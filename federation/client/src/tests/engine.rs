@@ -54,10 +54,13 @@ async fn a_lost_answer_or_a_guardian_that_is_down_costs_nothing() {
 
 #[tokio::test]
 async fn a_crash_anywhere_loses_nothing() {
-    // The process ends while it waits for: the submission, the answer to it, the outcome.
-    for path in ["/v1/transactions", "/v1/transactions/", "down"] {
+    // The process ends while it waits for: the submission, the shares, the outcome instead of them.
+    for path in ["/v1/transactions", "mint/shares", "/v1/transactions/", "down"] {
         let world = World::new();
         let mut wallet = Wallet::with(&world, 10_000).await;
+        if path == "/v1/transactions/" {
+            world.fault("mint/shares", Fault::Down);
+        }
         if path == "down" {
             world.fault("/v1/transactions", Fault::Down);
         } else {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! seed ─▶ Deriver ─▶ NoteRequest ─output()─▶ mint ─outcome─▶ finish() ─▶ Note ─spend_input()─▶ mint
-//!                                                                         └─ ECash ─▶ "clnecash1…"
+//!                                      │                         ▲       └─ ECash ─▶ "clnecash1…"
+//!                                      └── shares ─ finish_early() ── an epoch earlier
 //! ```
 //!
 //! Everything of a note but the signature derives from the seed, the federation and a number: a wallet persists the next
@@ -10,6 +11,7 @@
 
 pub mod consolidate;
 mod derive;
+mod early;
 mod note;
 mod request;
 mod select;
@@ -17,8 +19,9 @@ mod split;
 mod text;
 
 pub use derive::{Deriver, NoteSecret};
+pub use early::{Early, SharesAnswer, finish_early};
 pub use note::{Note, spend_input};
-pub use request::{NoteRequest, combine_shares, finish, finish_all};
+pub use request::{NoteRequest, finish, finish_all};
 pub use select::{Selection, select_exact, select_notes};
 pub use split::{DEFAULT_SPREAD, Held, change, represent, represent_spread};
 pub use text::{ECash, MAX_ECASH_TEXT};

@@ -1,16 +1,10 @@
 //! Asking for notes, and what comes back.
 
-use std::collections::BTreeMap;
-
 use federation_core::encoding::encode;
-use federation_core::{ModuleId, Output, PeerId};
-use federation_tbs::{
-    BatchItem, BlindedMessage, BlindedSignature, BlindedSignatureShare, Signature, blind, unblind,
-    verify_batch,
-};
+use federation_core::{ModuleId, Output};
+use federation_tbs::{BatchItem, BlindedMessage, BlindedSignature, Signature, blind, unblind, verify_batch};
 
 use super::{Deriver, Note, NoteSecret};
-use crate::combine::{Job, Share, combine_all};
 use crate::{Denomination, MintConfig, MintError, NoteOutput};
 
 /// A note that is being asked for. To be persisted as its number and denomination: the rest derives from the seed.
@@ -89,29 +83,4 @@ pub fn finish_all(
             Some(_) => Err(MintError::BadSignature),
         })
         .collect()
-}
-
-/// Combines the partial signatures that guardians serve as soon as a transaction is accepted, an epoch before the outcome.
-/// The result is checked; wrong shares are left out if there are enough others.
-///
-/// # Errors
-/// Too few right shares, or a denomination that the federation doesn't have.
-pub fn combine_shares(
-    request: &NoteRequest,
-    shares: &BTreeMap<PeerId, BlindedSignatureShare>,
-    config: &MintConfig,
-) -> Result<BlindedSignature, MintError> {
-    if config.keys(request.denomination).is_none() {
-        return Err(MintError::UnknownDenomination(request.denomination));
-    }
-    let job = Job {
-        denomination: request.denomination,
-        blinded: request.blinded_nonce.clone(),
-        shares: shares.iter().map(|(peer, share)| (peer.0, Share::Decoded(share.clone()))).collect(),
-    };
-    let combined = combine_all(config, vec![job]).pop().unwrap_or_default();
-    combined.signature.ok_or(MintError::NotEnoughShares {
-        have: shares.len().saturating_sub(combined.bad.len()),
-        need: usize::from(config.threshold),
-    })
 }

@@ -88,6 +88,7 @@ impl Mint {
         }
         self.signer.forget([&point]);
         self.ahead.forget(&point);
+        self.early.finished(point, signature);
     }
 
     fn job(&self, point: &OutPoint, pending: &Pending, parts: &Parts) -> Decoding {

@@ -1,12 +1,13 @@
 //! The mint's rules, as a guardian applies them.
 //!
-//! Everything that is written depends on agreed state alone. What is kept in memory (`signer`, `ahead`) is a cache of
+//! Everything that is written depends on agreed state alone. What is kept in memory (`signer`, `ahead`, `early`) is a cache of
 //! pure functions of an output's content, which its txid commits to.
 //!
 //! Curve arithmetic runs on tokio's blocking threads, spread over the cores from there.
 
 mod ahead;
 mod audit;
+mod early;
 mod finish;
 mod issue;
 mod routes;
@@ -25,6 +26,7 @@ use federation_core::{OutPoint, PeerId};
 
 use crate::{KIND, MintConfig, MintError, MintSecret, NoteInput, NoteOutput, PartialSignatures, PointBytes};
 use ahead::Ahead;
+use early::Early;
 use signer::Signer;
 pub use spend::Good;
 
@@ -34,6 +36,7 @@ pub struct Mint {
     us: PeerId,
     signer: Signer,
     ahead: Ahead,
+    early: Early,
 }
 
 impl Mint {
@@ -44,7 +47,7 @@ impl Mint {
     pub fn new(config: MintConfig, secret: MintSecret, us: PeerId) -> Result<Self, MintError> {
         config.check_secret(&secret, us.0)?;
         let config = Arc::new(config);
-        Ok(Self { config, us, signer: Signer::new(secret), ahead: Ahead::default() })
+        Ok(Self { config, us, signer: Signer::new(secret), ahead: Ahead::default(), early: Early::default() })
     }
 
     /// The configuration.
@@ -116,6 +119,7 @@ impl ServerModule for Mint {
 
     fn distrust(&self) {
         self.ahead.forget_all();
+        self.early.forget_all();
     }
 
     async fn apply_input(
@@ -141,6 +145,10 @@ impl ServerModule for Mint {
 
     async fn end_epoch(&self, db: &mut Namespaced<'_>, _: Epoch) -> Result<(), DbError> {
         self.finish_outputs(db).await
+    }
+
+    async fn committed(&self, db: &dyn Reader, _: Epoch) -> Result<(), DbError> {
+        self.tell_early(db).await
     }
 
     async fn outcome(&self, db: &dyn Reader, point: OutPoint) -> Result<Option<PointBytes>, DbError> {

@@ -2,7 +2,7 @@
 //!
 //! | route | gives |
 //! |---|---|
-//! | `GET shares?txid=…[&index=…]` | this guardian's partial signatures of an accepted transaction's outputs, at once |
+//! | `GET shares?txid=…[&index=…][&wait=SECONDS]` | this guardian's partial signatures of an accepted transaction's outputs, and the signatures of those that have theirs; with `wait` (at most [`MAX_WAIT_SECONDS`]) as soon as it is accepted |
 //! | `GET audit` | notes issued and spent, a denomination and in total |
 //! | `POST issued {"blinded_nonces": [hex]}` | which of these were issued, and their signatures: for restoring a wallet |
 //! | `GET spent?prefix=hex[&after=hex]` | the nonces of spent notes that begin with 1 to 4 bytes: a wallet finds its spent notes among many |
@@ -11,17 +11,19 @@
 //! prefix that it shares with others. Asked over separate connections, the two can't be linked by what they carry; that both come
 //! from one network address, one soon after the other, only the wallet's user can hide.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use federation_core::api::{ApiError, ApiRequest, Route};
 use federation_core::db::TableKey;
-use federation_core::transaction::MAX_PARTS;
+use federation_core::rest::MAX_WAIT_SECONDS;
 use federation_core::{OutPoint, TxId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::tables::{ISSUED, OUTCOMES, PENDING, SPENT};
+use super::early::Signed;
+use super::tables::{ISSUED, OUTCOMES, SPENT};
 use super::{Mint, audit};
 use crate::{Denomination, PointBytes};
 
@@ -51,28 +53,34 @@ fn answer(value: &impl Serialize) -> Result<Value, ApiError> {
 }
 
 impl Mint {
-    /// An accepted output's share is of use to its owner only, and says no more than the consensus item will.
+    /// An accepted output's share is of use to its owner only, and says no more than the consensus item will. To ask for it reveals
+    /// what asking for the transaction's status does: an interest in it.
     async fn serve_shares(&self, request: ApiRequest) -> Result<Value, ApiError> {
         let txid: TxId = request.parameter("txid")?;
-        let index: Option<u16> =
-            if request.query.contains_key("index") { Some(request.parameter("index")?) } else { None };
-        let wanted = |point: &OutPoint| index.is_none_or(|index| point.index == index);
-        let mut pending = PENDING.scan(&request.db, &txid, None, MAX_PARTS).await?;
-        pending.retain(|(point, _)| wanted(point));
-        let outcomes = OUTCOMES.scan(&request.db, &txid, None, MAX_PARTS).await?;
-        let outcomes: BTreeMap<u16, PointBytes> =
-            outcomes.into_iter().filter(|(point, _)| wanted(point)).map(|(p, o)| (p.index, o)).collect();
-        if pending.is_empty() && outcomes.is_empty() {
+        let index: Option<u16> = optional(&request, "index")?;
+        let wait = optional::<u64>(&request, "wait")?.unwrap_or(0).min(MAX_WAIT_SECONDS);
+        let now = Instant::now();
+        let deadline = now.checked_add(Duration::from_secs(wait)).unwrap_or(now);
+        let signed = self.wait_early(&request, txid, deadline).await?;
+        let Signed { mut shares, mut outcomes } = signed.unwrap_or_default();
+        shares.retain(|at, _| index.is_none_or(|index| *at == index));
+        outcomes.retain(|at, _| index.is_none_or(|index| *at == index));
+        if shares.is_empty() && outcomes.is_empty() {
             return Err(ApiError::not_found(
                 "unknown_output",
                 "no accepted transaction has such outputs of the mint here: wait until it is accepted",
             ));
         }
-        let shares = self.signer.sign(pending).await?;
-        let shares: BTreeMap<u16, String> =
-            shares.into_iter().map(|(point, share)| (point.index, share.to_string())).collect();
         Ok(json!({ "guardian": self.us, "shares": shares, "outcomes": outcomes }))
     }
+}
+
+/// A parameter that may be left out.
+fn optional<T: std::str::FromStr>(request: &ApiRequest, name: &str) -> Result<Option<T>, ApiError>
+where
+    T::Err: std::fmt::Display,
+{
+    if request.query.contains_key(name) { request.parameter(name).map(Some) } else { Ok(None) }
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod client;
+mod early;
 mod encodings;
 mod epochs;
 mod faults;

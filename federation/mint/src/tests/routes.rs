@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use federation_core::{OutPoint, PeerId};
-use federation_tbs::BlindedSignatureShare;
 use serde_json::{Value, json};
 
 use super::federation::{Federation, ID, transaction};
-use crate::MintParams;
-use crate::client::{combine_shares, finish};
+use crate::client::{SharesAnswer, finish_early};
+use crate::{MintParams, PointBytes};
 
 #[tokio::test]
 async fn shares_of_an_accepted_transaction_make_the_note_an_epoch_earlier() {
@@ -20,25 +19,19 @@ async fn shares_of_an_accepted_transaction_make_the_note_an_epoch_earlier() {
     assert_eq!((early.status, early.code.as_str()), (404, "unknown_output"));
     federation.round(std::slice::from_ref(&tx)).await;
 
-    let mut shares: BTreeMap<PeerId, BlindedSignatureShare> = BTreeMap::new();
+    let mut shares: BTreeMap<PeerId, PointBytes> = BTreeMap::new();
     for guardian in [3, 0, 2] {
         let answer = federation.call(guardian, "shares", &[("txid", &txid)], Value::Null).await.unwrap();
         assert_eq!(answer["guardian"], guardian);
-        assert_eq!(answer["outcomes"], json!({}));
-        shares
-            .insert(PeerId(guardian as u16), serde_json::from_value(answer["shares"]["1"].clone()).unwrap());
+        let answer: SharesAnswer = serde_json::from_value(answer).unwrap();
+        assert_eq!((answer.shares.len(), answer.outcomes.len()), (2, 0));
+        shares.insert(PeerId(guardian as u16), answer.shares[&1]);
     }
-    let signature = combine_shares(&requests[1], &shares, &federation.config).unwrap();
-    let early = finish(&requests[1], &signature, &federation.config).unwrap();
-    // A lying guardian is left out if there are enough others.
-    shares.insert(PeerId(1), shares[&PeerId(0)].clone());
-    assert_eq!(combine_shares(&requests[1], &shares, &federation.config).unwrap(), signature);
-    shares.remove(&PeerId(0));
-    combine_shares(&requests[1], &shares, &federation.config).unwrap_err();
+    let early = finish_early(&[(&requests[1], &shares)], &federation.config).remove(0).note.unwrap();
 
     federation.round(&[]).await;
     let point = OutPoint { txid: tx.txid(ID), index: 1 };
-    assert_eq!(federation.outcome(point).await.unwrap(), signature);
+    let signature = federation.outcome(point).await.unwrap();
     assert_eq!(federation.collect(tx.txid(ID), &requests).await[1], early);
     let query = [("txid", txid.as_str()), ("index", "1")];
     let answer = federation.call(0, "shares", &query, Value::Null).await.unwrap();
