@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use federation_tests::chaos::world::copy;
 use federation_tests::ecash::{Refusal, number, text};
+use federation_tests::embedded_world::EmbeddedWorld;
 use federation_tests::scenario::{conserved, deposit, send};
+use federation_tests::setting::Setting as _;
 use federation_tests::{Bitcoind, Ecash, Federation, Sandbox, wait_for};
+use gateway::node::{HoldInvoiceRequest, LightningNode as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
@@ -142,8 +145,11 @@ async fn two_users_lose_their_wallets_after_payments_with_crashes() {
     let (alice2, restored) = restore(&sandbox, &alice, "alice-2", &federation.invite).await;
     println!("restored in {:.1} s: {restored}", start.elapsed().as_secs_f32());
     let (bob2, _) = restore(&sandbox, &bob, "bob-2", &federation.invite).await;
-    assert_eq!(number(&restored, "balance_msat").unwrap(), held[0]);
-    assert_eq!([alice2.balance().await.unwrap(), bob2.balance().await.unwrap()], held);
+    // What is in the string is set aside again, if its backup was taken: so many commands are more than guardians take at once.
+    let aside = number(&restored, "sent_msat").unwrap();
+    assert!(aside == 1_000_000 || aside == 0, "{aside}");
+    assert_eq!(number(&restored, "balance_msat").unwrap() + aside, held[0]);
+    assert_eq!([alice2.balance().await.unwrap() + aside, bob2.balance().await.unwrap()], held);
     conserved(&federation.audit().await.unwrap(), &held).unwrap();
     federation.guardians[3].process.restart().unwrap();
     federation.guardians[3].ready().await.unwrap();
@@ -227,4 +233,67 @@ async fn a_restore_is_killed_and_a_wallet_is_put_back_from_a_copy() {
     .await
     .unwrap();
     conserved(&federation.audit().await.unwrap(), &[expected, bobs]).unwrap();
+}
+
+/// Begins to pay, and is killed when the payee holds the payment.
+async fn pay_and_die(world: &EmbeddedWorld, wallet: &Ecash, msat: u64) -> ([u8; 32], [u8; 32]) {
+    use bitcoin::hashes::{Hash as _, sha256};
+    let preimage = rand::random::<[u8; 32]>();
+    let payment_hash = sha256::Hash::hash(&preimage).to_byte_array();
+    let request = HoldInvoiceRequest {
+        payment_hash,
+        amount_msat: msat,
+        description: "held".to_owned(),
+        expiry: Duration::from_secs(3600),
+    };
+    let invoice = world.payee().hold_invoice(request).await.unwrap().to_string();
+    let args = ["pay", invoice.as_str(), "--memo", "for shoes"];
+    let held = wait_for("the payee holds the payment", SOON, || async {
+        let held = world.payee().held_payments().await?;
+        Ok(held.iter().any(|held| held.payment_hash == payment_hash).then_some(()))
+    });
+    tokio::select! {
+        result = wallet.run(&args) => panic!("{result:?}"),
+        held = held => held.unwrap(),
+    }
+    (payment_hash, preimage)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_that_were_under_way_when_the_wallet_was_lost_are_paid_or_come_back() {
+    let world = EmbeddedWorld::start(Sandbox::new("lost").unwrap(), 4).await.unwrap();
+    let alice = Ecash::join(&world.sandbox, "alice", world.invite()).await.unwrap();
+    deposit(&world.bitcoind, &alice, 200_000).await.unwrap();
+    let words = text(&alice.run(&["words"]).await.unwrap(), "words").unwrap();
+
+    let (paid, preimage) = pay_and_die(&world, &alice, 10_000_000).await;
+    let (cancelled, _) = pay_and_die(&world, &alice, 20_000_000).await;
+    std::fs::remove_dir_all(alice.folder()).unwrap();
+    let restored = alice.run_with(&["restore", world.invite()], &words).await.unwrap();
+    println!("restored: {restored}");
+    let history = alice.run(&["history"]).await.unwrap();
+    let entries = history["operations"].as_array().unwrap();
+    let open = entries.iter().filter(|entry| entry["kind"] == "pay" && entry["open"] == true);
+    assert_eq!(open.count(), 2, "{history}");
+
+    world.payee().settle(paid, preimage).await.unwrap();
+    world.payee().cancel(cancelled).await.unwrap();
+    let balance = settled(&alice).await;
+    let history = alice.run(&["history"]).await.unwrap();
+    println!("{balance} msat after {history}");
+    let of = |status: &str| {
+        let entries = history["operations"].as_array().unwrap().iter();
+        entries.filter(|entry| entry["status"] == status).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of("paid").len(), 1);
+    assert!(of("paid")[0]["detail"].as_str().unwrap().contains(&hex::encode(preimage)));
+    assert_eq!(of("paid")[0]["memo"], "for shoes");
+    assert_eq!(of("refunded").len(), 1);
+    // One was paid, with the gateway's fee, and the other one is back but for the federation's.
+    assert!((189_000_000..=190_000_000).contains(&balance), "{balance}");
+    let gateway = world.gateway_msat().await.unwrap();
+    conserved(&world.audit().await.unwrap(), &[balance, gateway]).unwrap();
+    let info = alice.run(&["info"]).await.unwrap();
+    assert_eq!(info["backup"]["behind"], false, "{info}");
+    assert!(info["backup"]["kept_by"].as_u64().unwrap() >= 3, "{info}");
 }

@@ -1,6 +1,6 @@
 //! The wallet of one user in one federation: opening, and what everything else is built on.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
@@ -61,6 +61,10 @@ pub(crate) struct Inner {
     pub troubles: Troubles,
     /// Ends the pauses after failures: somebody waits.
     pub nudge: Notify,
+    /// Held while a backup is written.
+    pub backing_up: Mutex<()>,
+    /// The way of backups, once there was one.
+    pub backup_api: OnceLock<FederationApi>,
     tasks: Weak<Tasks>,
 }
 
@@ -100,6 +104,8 @@ impl Client {
             flows: Running::default(),
             troubles: Troubles::default(),
             nudge: Notify::new(),
+            backing_up: Mutex::default(),
+            backup_api: OnceLock::new(),
             tasks: Arc::downgrade(&tasks),
         };
         Ok(Self { inner: Arc::new(inner), tasks: Some(tasks) })
@@ -116,6 +122,7 @@ impl Client {
         if !FOUND.scan(self.db(), &(), None, 1).await?.is_empty() {
             self.spawn_found();
         }
+        self.spawn_backup();
         Ok(())
     }
 

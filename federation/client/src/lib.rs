@@ -7,12 +7,13 @@
 //!    │
 //! engine: transact                                     notes reserved, signed, submitted, unblinded; survives any crash
 //!    │                 │
-//! store (SQLite)      api (guardians: one, any, f + 1 alike, all)
+//! store (SQLite)      api (guardians: one, any, f + 1 alike, all)      backup (what the words do not give, sealed)
 //! ```
 //!
 //! [`Client`] is cheap to clone and to be shared. What it begins it finishes: at the latest when it is opened again.
 
 pub mod api;
+pub mod backup;
 pub mod client;
 mod engine;
 pub mod error;

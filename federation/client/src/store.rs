@@ -12,6 +12,7 @@ use federation_core::{Amount, PeerId, Transaction, TxId};
 use federation_mint::Denomination;
 use federation_tbs::Signature;
 
+use crate::backup::Written;
 use crate::ops::Operation;
 use crate::restore::{Found, Scan};
 
@@ -140,6 +141,12 @@ pub const PAYMENTS: Table<[u8; 32], OpId> = Table::new(12, "payments");
 pub const BURNT: Table<u64, ()> = Table::new(13, "numbers of refused notes");
 /// The secret keys of inputs that are no notes of ours, of unfinished transactions: to sign again with.
 pub const KEYS: Table<OpId, Vec<[u8; 32]>> = Table::new(14, "keys of inputs");
+/// How the last backup went.
+pub const BACKUP: Table<(), Written> = Table::new(17, "backup");
+/// There when something has happened that no backup has: a mark that differs each time.
+pub const BACKUP_DUE: Table<(), u64> = Table::new(18, "backup due");
+/// The transactions of operations that came back with a backup, where these can't go on without.
+pub const RESTORED: Table<OpId, TxId> = Table::new(19, "restored transactions");
 /// How far a restore has come; there is one as long as it is not finished, and no wallet until then.
 pub const RESTORE: Table<(), Scan> = Table::new(15, "restore");
 /// Notes that the guardians have shown us, by number, on their way into [`NOTES`].

@@ -118,6 +118,8 @@ struct State {
     unsigned: bool,
     /// What the chain has paid to deposit keys, in hex: outpoint and satoshi.
     deposits: BTreeMap<String, Vec<(String, u64)>>,
+    /// Backups, by key, the newest last.
+    backups: BTreeMap<String, Vec<federation_core::backup::Backup>>,
     /// Requests, with the connection that they came over.
     log: Vec<(usize, String)>,
     contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
@@ -233,6 +235,18 @@ impl World {
         state.deposits.entry(key.to_owned()).or_default().push((format!("{}:0", "ab".repeat(32)), sat));
     }
 
+    /// As if only the first so many had arrived.
+    pub fn forget_backups(&self, keep: usize) {
+        self.state.lock().unwrap().backups.values_mut().for_each(|kept| kept.truncate(keep));
+    }
+
+    /// All backups that were written under the only key that there is.
+    pub fn backups(&self) -> Vec<federation_core::backup::Backup> {
+        let state = self.state.lock().unwrap();
+        assert!(state.backups.len() <= 1);
+        state.backups.values().flatten().cloned().collect()
+    }
+
     /// Requests since the last call: connection and path.
     pub fn log(&self) -> Vec<(usize, String)> {
         std::mem::take(&mut self.state.lock().unwrap().log)
@@ -314,6 +328,23 @@ impl World {
             (Method::Get, "/v1/modules/mint/audit") => {
                 let spent = state.spent.len();
                 Ok(json!({ "denominations": [{ "denomination": 0, "spent": spent, "issued": 0 }] }))
+            }
+            (Method::Post, "/v1/backups") => {
+                let backup: federation_core::backup::Backup =
+                    serde_json::from_value(request.body.clone()).unwrap();
+                assert!(backup.is_signed(config().id()) && backup.is_worked(config().id()));
+                assert!(backup.sealed.len() <= federation_core::backup::MAX_SEALED);
+                let kept = state.backups.entry(backup.key.to_string()).or_default();
+                if kept.last().is_some_and(|last| last.version >= backup.version) {
+                    return Err(refused(409, "backup_old"));
+                }
+                kept.push(backup);
+                Ok(json!({}))
+            }
+            (Method::Get, path) if path.starts_with("/v1/backups/") => {
+                let key = path.rsplit('/').next().unwrap();
+                let kept = state.backups.get(key).and_then(|kept| kept.last());
+                kept.map(|backup| json!(backup)).ok_or(refused(404, "unknown_backup"))
             }
             (Method::Post, "/v1/modules/wallet/register") => Ok(Value::Null),
             (Method::Get, "/v1/modules/wallet/deposits") => {

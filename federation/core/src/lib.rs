@@ -7,6 +7,7 @@
 
 pub mod amount;
 pub mod api;
+pub mod backup;
 pub mod config;
 pub mod db;
 pub mod encoding;

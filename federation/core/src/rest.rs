@@ -10,6 +10,8 @@
 //! | `GET /v1/transactions/{txid}?wait=SECONDS&until=decided\|ready` | [`TransactionResponse`] |
 //! | `GET /v1/outcomes/{txid}/{index}?wait=SECONDS` | [`OutputStatus`] |
 //! | `GET /v1/epochs/{epoch}` | [`EpochResponse`] |
+//! | `POST /v1/backups`, body [`Backup`](crate::backup::Backup) | `{}`: it is durable here |
+//! | `GET /v1/backups/{key}` | [`Backup`](crate::backup::Backup), the last one under this key |
 //! | `GET`, `POST /v1/modules/{kind}/{path}` | the module's own |
 //!
 //! `wait` (at most [`MAX_WAIT_SECONDS`]) holds the answer back until the transaction is accepted or

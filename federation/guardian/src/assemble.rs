@@ -25,6 +25,7 @@ use federation_wallet::{Wallet, WalletConfig, WalletSecret};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::backups::Backups;
 use crate::epoch::apply::Applier;
 use crate::epoch::arrivals::Arrivals;
 use crate::epoch::contribution::MAX_CONTRIBUTION;
@@ -83,6 +84,7 @@ pub(crate) async fn federation(
     }
     let (consensus, events) =
         start_consensus(config, setup, result, Arc::clone(&archive), links.clone()).await?;
+    let backups = Backups::new(Arc::clone(&db), federation);
     let running = Arc::new(Running {
         federation,
         config: result.config.clone(),
@@ -95,6 +97,7 @@ pub(crate) async fn federation(
         archive,
         snapshots,
         pool,
+        backups,
         epochs: watch::Sender::new(next),
         links,
         consensus,

@@ -6,6 +6,7 @@
 
 pub mod api;
 mod assemble;
+pub mod backups;
 pub mod epoch;
 pub mod error;
 pub mod guardian;

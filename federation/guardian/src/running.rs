@@ -20,6 +20,7 @@ use federation_core::{FederationId, ModuleId, OutPoint, PeerId, Transaction, TxI
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::backups::Backups;
 use crate::epoch::apply::Applier;
 use crate::epoch::faults::FaultLog;
 use crate::epoch::pool::{NoRoom, Pool};
@@ -47,6 +48,7 @@ pub struct Running {
     pub(crate) archive: Arc<Archive>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) pool: Pool,
+    pub(crate) backups: Backups,
     /// The next epoch, after each commit.
     pub(crate) epochs: watch::Sender<u64>,
     pub(crate) links: federation_consensus::links::Links,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | the next epoch, transactions | yes |
 //! | 1, then the module id | what modules keep | yes |
-//! | 2 | setup, pool, sums of the state digest: this guardian's own | no |
+//! | 2 | setup, pool, wallets' backups, sums of the state digest: this guardian's own | no |
 //! | 3, then the module id | what modules keep for themselves | no |
 //! | 4 | batches, headers and signatures of past epochs; rejected transactions | no |
 //!
@@ -55,6 +55,13 @@ pub const FIRST_REJECTIONS: Table<(), u64> = Table::new(8, "first rejections");
 pub const SETUP: Table<(), Vec<u8>> = Table::new(1, "setup");
 /// Transactions handed in here and not yet decided, by their hash.
 pub const POOL: Table<[u8; 32], Vec<u8>> = Table::new(2, "pool");
+
+/// Wallets' backups, by their keys; see [`crate::backups`].
+pub const BACKUPS: Table<[u8; 32], crate::backups::Kept> = Table::new(20, "backups");
+/// Their keys by the day of the last write (since 1970).
+pub const BACKUPS_BY_DAY: Table<(u64, [u8; 32]), ()> = Table::new(21, "days of backups");
+/// How many there are.
+pub const BACKUP_COUNT: Table<(), u64> = Table::new(22, "number of backups");
 
 /// The sums that the state digest is made of, see [`crate::history::lthash`].
 pub const SUMS: Table<(), Vec<u8>> = Table::new(10, "state digest");

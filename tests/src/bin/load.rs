@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use federation_tests::binaries;
-use federation_tests::load::{Load, Options, measures, table};
+use federation_tests::load::{Load, Options, measures, restoring, table};
 
 /// Real guardian processes on loopback, and clients that reissue notes over REST: each spends its notes for new ones, waits for the
 /// signatures, unblinds and checks them, and goes on. At the end all money must be there.
@@ -39,6 +39,9 @@ struct Arguments {
     /// Runs what the project's bars are about, and prints a table.
     #[arg(long, conflicts_with_all = ["guardians", "clients", "notes_in", "notes_out", "store", "json"])]
     measures: bool,
+    /// Restores a wallet of 1,000 notes before and after 100,000 were issued, and prints a table. Takes some minutes.
+    #[arg(long, conflicts_with_all = ["guardians", "clients", "seconds", "notes_in", "notes_out", "store", "json", "measures"])]
+    restore: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -85,6 +88,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options, arguments: &Arguments) -> Result<()> {
+    if arguments.restore {
+        table::print(&restoring::measure(|line| println!("{line}")).await?);
+        return Ok(());
+    }
     if arguments.measures {
         table::print(&measures::measure(options.seconds, |line| println!("{line}\n")).await?);
         return Ok(());

@@ -6,7 +6,7 @@
 //!                                      usage, disk: what it took ─────────┘
 //! ```
 //!
-//! [`measures`] runs it several times for one table of values and bars.
+//! [`measures`] runs it several times for one table of values and bars; [`restoring`] is about wallets that come back.
 
 pub mod clients;
 pub mod curve;
@@ -17,6 +17,7 @@ pub mod measures;
 pub mod pairings;
 pub mod parts;
 pub mod report;
+pub mod restoring;
 pub mod run;
 pub mod shape;
 pub mod teller;

@@ -10,6 +10,19 @@ use crate::api::{CallError, Request};
 use crate::client::Client;
 
 impl Client {
+    /// Whether n − f guardians say that they don't know what is asked for, and none that it does.
+    pub(super) async fn is_unknown(&self, request: &Request) -> bool {
+        let mut unknown = 0usize;
+        for answer in self.inner.api.all(request, Duration::ZERO).await.into_values() {
+            match answer {
+                Ok(_) => return false,
+                Err(CallError::Refused { status: 404, .. }) => unknown = unknown.saturating_add(1),
+                Err(_) => {}
+            }
+        }
+        unknown >= self.inner.api.guardians().saturating_sub(self.inner.api.max_faulty())
+    }
+
     /// State and preimage of a contract, as f + 1 guardians say; `None`: they do not know it. Waits for it to be known, with
     /// `not` for it to leave that state.
     pub(super) async fn contract(

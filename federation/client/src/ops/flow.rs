@@ -5,6 +5,7 @@ use std::time::Duration;
 use federation_store::WriteBatch;
 
 use super::{Kind, Operation};
+use crate::backup::due;
 use crate::client::Client;
 use crate::store::{HISTORY, NEXT, OPEN, OPERATIONS, OpId};
 use crate::{ClientError, Result};
@@ -141,8 +142,8 @@ impl Client {
     }
 }
 
-/// Writes an operation into a batch.
-pub(super) fn put(batch: &mut WriteBatch, op: &OpId, operation: &Operation) {
+/// Writes an operation into a batch; the next backup has it.
+pub(crate) fn put(batch: &mut WriteBatch, op: &OpId, operation: &Operation) {
     OPERATIONS.put(batch, op, operation);
     HISTORY.put(batch, &(operation.created, *op), &());
     if operation.is_open() {
@@ -150,4 +151,5 @@ pub(super) fn put(batch: &mut WriteBatch, op: &OpId, operation: &Operation) {
     } else {
         OPEN.delete(batch, op);
     }
+    due(batch);
 }

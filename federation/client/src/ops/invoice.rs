@@ -165,6 +165,8 @@ impl Client {
             put(&mut batch, &op, &Operation::new(Kind::Invoice(Box::new(made)), memo));
             batch.commit().await?;
         }
+        // Whoever pays it must not pay for nothing if this wallet is lost.
+        self.back_up_first(None).await;
         self.spawn_flow(op);
         Ok(Made { operation: op, invoice: text, receives, gateway: info.api_url })
     }
@@ -217,8 +219,14 @@ impl Client {
                 Ok(amount) => State::Received { amount },
                 Err(ClientError::Rejected { code, reason }) => {
                     tracing::warn!("claiming was refused: {reason} ({code})");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    State::Claiming { round: round.saturating_add(1) }
+                    match self.wait_for_funds(&invoice).await? {
+                        // By this wallet before it was lost, or by another copy of it.
+                        Some(done @ State::Received { .. }) => done,
+                        _ => {
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                            State::Claiming { round: round.saturating_add(1) }
+                        }
+                    }
                 }
                 Err(error) => return Err(error),
             },
@@ -244,7 +252,7 @@ impl Client {
                 let expired = now().as_secs() > invoice.expires_at;
                 let late = expired && self.height().await? >= invoice.contract.terms.fund_before_height;
                 // HTLCs that came in time may be held a while yet, so the height decides alone.
-                Ok((late && !self.is_known_to_any(&id).await?).then_some(State::Expired))
+                Ok((late && !self.is_known_to_any(&id).await).then_some(State::Expired))
             }
             // Some guardians have seen it funded and some have not yet.
             Err(ClientError::Disagreement(_)) => {
@@ -257,18 +265,9 @@ impl Client {
 
     /// Whether any guardian says that the contract was funded: f + 1 may be one that lags and liars. To give it up can't be
     /// taken back, so n − f must have been heard.
-    async fn is_known_to_any(&self, id: &str) -> Result<bool> {
+    pub(super) async fn is_known_to_any(&self, id: &str) -> bool {
         let request = Request::module_get(KIND, "contract", &[("id", id.to_owned())]);
-        let mut unknown = 0usize;
-        for answer in self.inner.api.all(&request, Duration::ZERO).await.into_values() {
-            match answer {
-                Ok(_) => return Ok(true),
-                Err(CallError::Refused { status: 404, .. }) => unknown = unknown.saturating_add(1),
-                Err(_) => {}
-            }
-        }
-        let needed = self.inner.api.guardians().saturating_sub(self.inner.api.max_faulty());
-        Ok(unknown < needed)
+        !self.is_unknown(&request).await
     }
 
     async fn claim(&self, op: &OpId, invoice: &Invoice, round: u32) -> Result<Amount> {

@@ -23,6 +23,8 @@ pub mod send;
 mod take;
 pub mod withdraw;
 
+pub(crate) use flow::put;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use borsh::{BorshDeserialize, BorshSerialize};

@@ -120,7 +120,16 @@ impl Client {
     }
 
     pub(super) async fn receive_step(&self, op: OpId, receive: Receive) -> Result<Flow> {
-        let state = match self.finish_take(&op, &receive.notes).await? {
+        // One that came back with a backup has no transaction yet.
+        let begun = self.begin_first_take(&op, &receive.notes).await;
+        let taken = match begun {
+            Ok(()) => self.finish_take(&op, &receive.notes).await?,
+            Err(error @ ClientError::BelowFees(_)) => {
+                Taken::Refused { code: error.code().to_owned(), reason: error.to_string() }
+            }
+            Err(error) => return Err(error),
+        };
+        let state = match taken {
             Taken::Notes { amount, fees } => State::Done { amount, fees },
             Taken::Spent => State::Spent,
             Taken::Refused { code, reason } => State::Failed { code, reason },

@@ -65,6 +65,11 @@ pub struct Sent {
 
 const STEP: &str = "change";
 
+/// The name of the transaction that makes the notes.
+pub(crate) fn change_id(op: &OpId) -> OpId {
+    step_id(op, STEP, 0)
+}
+
 impl Client {
     /// Hands out notes worth exactly `amount`: at once where the notes at hand allow it, else after reissuing some.
     ///
@@ -84,7 +89,7 @@ impl Client {
             other => ClientError::Internal(other.to_string()),
         })?;
         let destination = Destination::Send(op);
-        let plan = Plan { notes, destination, ..Plan::new(step_id(&op, STEP, 0), Vec::new(), Vec::new()) };
+        let plan = Plan { notes, destination, ..Plan::new(change_id(&op), Vec::new(), Vec::new()) };
         let operation = Operation::new(Kind::Send(Send { amount, state: State::Preparing }), memo);
         self.begin(plan, |batch, _| {
             put(batch, &op, &operation);
@@ -121,7 +126,7 @@ impl Client {
 
     pub(super) async fn send_step(&self, op: OpId, send: Send) -> Result<Flow> {
         let state = match send.state {
-            State::Preparing => match self.wait_transaction(step_id(&op, STEP, 0), true).await {
+            State::Preparing => match self.wait_transaction(change_id(&op), true).await {
                 Ok(_) => State::Ready,
                 Err(ClientError::Rejected { code, reason }) => State::Failed { code, reason },
                 Err(error) => return Err(error),

@@ -60,6 +60,14 @@ impl Client {
         self.begin(self.take_plan(op, notes, round), extra).await
     }
 
+    /// The first try, unless there was one.
+    pub(super) async fn begin_first_take(&self, op: &OpId, notes: &[Note]) -> Result<()> {
+        if TRANSACTIONS.contains(self.db(), &step_id(op, STEP, 0)).await? {
+            return Ok(());
+        }
+        self.begin(self.take_plan(op, notes, 0), |_, _| Ok(())).await.map(drop)
+    }
+
     /// Goes on with whatever round it is at; may be called again after a crash.
     pub(super) async fn finish_take(&self, op: &OpId, notes: &[Note]) -> Result<Taken> {
         let mut left = notes.to_vec();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::module::Value;
+use federation_core::rest::TransactionStatus;
 use federation_core::{Amount, OutPoint};
 use federation_wallet::body::{Outcome, Quote};
 use federation_wallet::client::withdrawal_output;
@@ -14,12 +15,19 @@ use super::{Kind, Operation, fresh_id, step_id};
 use crate::api::Request;
 use crate::client::Client;
 use crate::engine::Plan;
-use crate::store::{NOTES, OpId};
+use crate::store::{NOTES, OpId, RESTORED};
 use crate::{ClientError, Result};
 
 /// How long one question about the outcome is held back.
 const WAIT: Duration = Duration::from_secs(25);
+/// How often guardians are asked for a transaction that is not here.
+const LOOK: Duration = Duration::from_secs(2);
 const STEP: &str = "withdraw";
+
+/// The name of a withdrawal's transaction.
+pub(crate) fn transaction_id(op: &OpId) -> OpId {
+    step_id(op, STEP, 0)
+}
 
 /// A withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -56,7 +64,7 @@ pub enum State {
 }
 
 impl State {
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Submitting | Self::Accepted)
     }
 }
@@ -135,7 +143,7 @@ impl Client {
         let op = fresh_id();
         let withdraw = Withdraw { address: quote.address, amount, fee, state: State::Submitting };
         let operation = Operation::new(Kind::Withdraw(withdraw), memo);
-        let plan = Plan::new(step_id(&op, STEP, 0), Vec::new(), vec![(output, Value { amount, fee })]);
+        let plan = Plan::new(transaction_id(&op), Vec::new(), vec![(output, Value { amount, fee })]);
         self.begin(plan, |batch, _| {
             put(batch, &op, &operation);
             Ok(())
@@ -179,16 +187,21 @@ impl Client {
     }
 
     pub(super) async fn withdraw_step(&self, op: OpId, withdraw: Withdraw) -> Result<Flow> {
-        let id = step_id(&op, STEP, 0);
+        let id = transaction_id(&op);
+        let own = self.transaction(id).await?;
         let state = match withdraw.state {
+            State::Submitting if own.is_none() => match self.restored_decision(&op).await? {
+                Some(state) => state,
+                None => return Ok(Flow::Wait(LOOK)),
+            },
             State::Submitting => match self.wait_transaction(id, false).await {
                 Ok(_) => State::Accepted,
                 Err(ClientError::Rejected { code, reason }) => State::Failed { code, reason },
                 Err(error) => return Err(error),
             },
             State::Accepted => {
-                let txid = self.transaction(id).await?;
-                let txid = txid.ok_or_else(|| ClientError::NoOperation(hex::encode(op)))?;
+                let restored = RESTORED.get(self.db(), &op).await?;
+                let txid = own.or(restored).ok_or_else(|| ClientError::NoOperation(hex::encode(op)))?;
                 match self.outcome::<Outcome>(OutPoint { txid, index: 0 }, WAIT).await {
                     Ok(Some(outcome)) => State::Sent { txid: outcome.txid.to_string() },
                     Ok(None) => return Ok(Flow::Wait(Duration::from_millis(200))),
@@ -199,5 +212,25 @@ impl Client {
             State::Sent { .. } | State::Failed { .. } => return Ok(Flow::Finished),
         };
         Ok(Flow::Become(Kind::Withdraw(Withdraw { state, ..withdraw })))
+    }
+
+    /// What became of the transaction of a withdrawal that came back with a backup. `None`: not decided.
+    async fn restored_decision(&self, op: &OpId) -> Result<Option<State>> {
+        let not_made = || State::Failed {
+            code: "not_made".to_owned(),
+            reason: "the wallet was lost before the withdrawal was handed in".to_owned(),
+        };
+        let Some(txid) = RESTORED.get(self.db(), op).await? else { return Ok(Some(not_made())) };
+        match self.inner.api.decision(txid, Duration::ZERO).await {
+            Ok(TransactionStatus::Accepted { .. }) => Ok(Some(State::Accepted)),
+            Ok(TransactionStatus::Rejected { code, reason }) => Ok(Some(State::Failed { code, reason })),
+            // Waiting somewhere, or known to nobody.
+            Ok(TransactionStatus::Proposed) => {
+                let request = Request::get(format!("/v1/transactions/{txid}"));
+                Ok(self.is_unknown(&request).await.then(not_made))
+            }
+            Err(ClientError::Disagreement(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -6,6 +6,8 @@
 //! spent     all that was found, in an order drawn anew, is looked up in the buckets of spent notes (`GET spent?prefix`),
 //!   │       over connections of its own; what is unspent moves from FOUND to NOTES
 //! deposits  addresses 0, 1, 2, … are watched again, until DEPOSIT_GAP in a row were never paid to
+//!   │
+//! backup    history, memos, payments under way: as far as the guardians keep a backup that the wallet wrote (crate::backup)
 //! ```
 //!
 //! Each batch is one commit, so that a second run after a crash goes on where the first one was; until the last commit there
@@ -34,11 +36,13 @@
 //!
 //! # What comes back, and what does not
 //!
-//! - Notes, also those in strings that were sent and that nobody has claimed: whoever is first has them.
+//! - Notes. Those in strings that were sent and that nobody has claimed are set aside again if the backup knows of them, and can
+//!   be taken back; else they are part of the balance, and whoever is first has them.
 //! - Deposits to the addresses of the wallet that were not claimed yet.
-//! - Not the history, memos, and what was being paid or received over Lightning at the time of the loss: a contract's id covers
-//!   random bytes that the words do not give. A payment that was under way goes through or not without the wallet; its refund
-//!   is lost with the wallet's folder.
+//! - From the backup: the history with its memos, and what was being paid or received over Lightning at the time of the loss. (A
+//!   contract's id covers random bytes that the words do not give.) A payment shows as paid, or its money comes back. What began
+//!   after the last backup, and what does not fit into one, does not come back; nor does anything of it if no guardian that
+//!   answers has a backup.
 //!
 //! # The old copy
 //!
@@ -69,6 +73,7 @@ use federation_tbs::Signature;
 use rand::Rng as _;
 
 use crate::api::{FederationApi, Http, Transport};
+use crate::backup::{Applied, Fetched};
 use crate::client::Client;
 use crate::store::{FOUND, JOINED, NEXT, NOTES, RESTORE, counter};
 use crate::words::Words;
@@ -137,6 +142,8 @@ pub enum Progress {
     },
     /// Looking for deposits.
     Deposits,
+    /// Asking for the backup.
+    Backup,
 }
 
 /// What came of a restore.
@@ -150,6 +157,14 @@ pub struct Restored {
     pub pending: Amount,
     /// How many numbers the wallet had used.
     pub numbers: u64,
+    /// When the backup was written that was found with the guardians, in seconds since 1970.
+    pub backup: Option<u64>,
+    /// How many guardians were asked for it with success.
+    pub answered: usize,
+    /// How many operations it brought back.
+    pub operations: usize,
+    /// What is in strings that were sent, and that nobody has received so far: no part of the balance.
+    pub sent: Amount,
 }
 
 impl Client {
@@ -218,7 +233,9 @@ impl Client {
         }
         progress(Progress::Deposits);
         let paid = self.find_addresses().await?;
-        self.finish_restore(scan, paid).await?;
+        progress(Progress::Backup);
+        let fetched = self.fetch_backup().await?;
+        let applied = self.finish_restore(scan, paid, &fetched).await?;
         self.resume().await?;
         // What was paid in and not claimed; whoever can't be reached now is asked the next time.
         if let Err(error) = self.check_deposits().await {
@@ -230,11 +247,15 @@ impl Client {
             balance: self.balance().await?,
             pending: self.incoming().await?,
             numbers: scan.top,
+            backup: fetched.contents.map(|contents| contents.written / 1000),
+            answered: fetched.answered,
+            operations: applied.operations,
+            sent: applied.sent,
         })
     }
 
     /// The last commit: from now on it is a wallet like any other.
-    async fn finish_restore(&self, scan: Scan, paid: u32) -> Result<()> {
+    async fn finish_restore(&self, scan: Scan, paid: u32, fetched: &Fetched) -> Result<Applied> {
         // Keys of contracts can't be looked up. Nobody counts a million contracts a second, so no earlier life has been here.
         let beyond = crate::ops::now().as_secs().saturating_mul(1 << 20);
         let _guard = self.inner.money.lock().await;
@@ -249,9 +270,10 @@ impl Client {
         ] {
             NEXT.put(&mut batch, &which, &number);
         }
+        let applied = self.apply_backup(&mut batch, fetched).await?;
         RESTORE.delete(&mut batch, &());
         batch.commit().await?;
         self.touch();
-        Ok(())
+        Ok(applied)
     }
 }

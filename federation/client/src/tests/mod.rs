@@ -1,5 +1,6 @@
 //! The wallet against a federation in memory, with faults and restarts.
 
+mod backup;
 mod early;
 mod engine;
 mod mortal;

@@ -45,12 +45,12 @@ fn invoice_of(currency: Currency, amount: Option<u64>, age: Duration) -> String 
     }
 }
 
-fn invoice(amount: u64) -> String {
+pub fn invoice(amount: u64) -> String {
     invoice_of(Currency::Regtest, Some(amount), Duration::ZERO)
 }
 
 // 5,000 msat, the gateway's 10 + 0.1 %, the federation's 3.
-const COST: u64 = 5000 + 15 + 3;
+pub const COST: u64 = 5000 + 15 + 3;
 
 #[tokio::test]
 async fn paid() {

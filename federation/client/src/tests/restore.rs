@@ -10,13 +10,13 @@ use super::engine::free_money;
 use super::mortal::Mortal;
 use super::{Wallet, msat};
 use crate::restore::{DEPOSIT_GAP, GAP, Restored};
-use crate::store::{ADDRESSES, FOUND, NEXT, NOTES, RESTORE, counter};
+use crate::store::{ADDRESSES, FOUND, NEXT, NOTES, RESTORE, SENT, counter};
 use crate::testing::{Fault, World, fund};
 use crate::{Client, ClientError};
 
 impl Wallet {
     /// The same wallet from its words, in a folder of its own.
-    async fn restored(&self) -> (Wallet, Restored) {
+    pub async fn restored(&self) -> (Wallet, Restored) {
         let db = federation_store::memory();
         let (client, restored) = restore(&self.world, &db, self).await.unwrap();
         let (world, words) = (self.world.clone(), self.words.clone());
@@ -28,7 +28,7 @@ impl Wallet {
     }
 }
 
-async fn restore(
+pub async fn restore(
     world: &Arc<World>,
     db: &Arc<dyn Database>,
     of: &Wallet,
@@ -37,7 +37,7 @@ async fn restore(
 }
 
 /// Two wallets after some payments; what Alice has sent and nobody has received.
-async fn some_life(world: &Arc<World>) -> (Wallet, Wallet, u64) {
+pub async fn some_life(world: &Arc<World>) -> (Wallet, Wallet, u64) {
     let (alice, bob) = (Wallet::with(world, 10_000).await, Wallet::with(world, 3_000).await);
     for (from, to, amount) in [(&alice, &bob, 1234), (&bob, &alice, 77), (&alice, &bob, 4000)] {
         let sent = from.client.send(msat(amount), "").await.unwrap();
@@ -126,7 +126,10 @@ async fn no_request_and_no_connection_carries_both_lookups() {
 async fn a_crash_at_any_commit_loses_and_doubles_nothing() {
     let world = World::new();
     let (alice, _, unclaimed) = some_life(&world).await;
+    assert!(alice.client.finish_backup(Duration::from_secs(10)).await.unwrap());
     let (whole, _) = alice.restored().await;
+    let history = whole.client.history().await.unwrap();
+    assert!(history.len() >= 4);
     let mut crashes = 0;
     for commits in 1.. {
         let mut died = false;
@@ -154,7 +157,11 @@ async fn a_crash_at_any_commit_loses_and_doubles_nothing() {
             let client = world.open(&inner, &alice.words).await;
             assert!(client.settle_all(Duration::from_secs(10)).await.unwrap());
             let balance = client.balance().await.unwrap().msat();
-            assert_eq!(balance, alice.balance().await + unclaimed, "{commits} {after}");
+            assert_eq!(balance, alice.balance().await, "{commits} {after}");
+            let sent = SENT.all(&*inner).await.unwrap().into_iter();
+            let sent: u64 = sent.map(|(_, held)| held.denomination.amount().msat()).sum();
+            assert_eq!(sent, unclaimed, "{commits} {after}");
+            assert_eq!(client.history().await.unwrap(), history);
             let nonces: BTreeSet<_> = NOTES.all(&*inner).await.unwrap().into_iter().map(|(n, _)| n).collect();
             assert_eq!(nonces, whole.nonces().await);
         }

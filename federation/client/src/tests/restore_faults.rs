@@ -14,6 +14,8 @@ use crate::store::NOTES;
 use crate::testing::{GUARDIAN, World, config};
 use crate::{Client, ClientError};
 
+const SOON: Duration = Duration::from_secs(10);
+
 /// What guardian 3 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
@@ -34,6 +36,14 @@ enum Lie {
     /// Answers with too few lines.
     Shortens,
     Down,
+    /// Serves the first backup for ever.
+    OldBackup,
+    /// Serves another content under the right signature.
+    FalseBackup,
+    /// Knows of no backup.
+    NoBackup,
+    /// Serves something that is none.
+    Babbles,
 }
 
 const LIES: [Lie; 9] = [
@@ -93,6 +103,18 @@ impl Four {
                 _ => answer,
             };
         }
+        if request.path.contains("/v1/backups/") {
+            let first = || self.world.backups().first().cloned().unwrap();
+            return match lie {
+                Lie::OldBackup => json!(first()),
+                Lie::FalseBackup => {
+                    let version = u64::MAX;
+                    json!(federation_core::backup::Backup { version, ..first() })
+                }
+                Lie::Babbles => json!({ "key": 7 }),
+                _ => answer,
+            };
+        }
         answer
     }
 }
@@ -105,6 +127,10 @@ impl Transport for Way {
         let lie = self.0.lies.get(base).copied();
         if lie == Some(Lie::Down) {
             return Err(CallError::Down("down".into()));
+        }
+        if lie == Some(Lie::NoBackup) && request.path.contains("/v1/backups/") {
+            let code = "unknown_backup".to_owned();
+            return Err(CallError::Refused { status: 404, detail: code.clone(), code });
         }
         let answer = self.1.call(GUARDIAN, request, limit).await?;
         Ok(lie.map_or(answer.clone(), |lie| self.0.twist(lie, request, answer)))
@@ -172,4 +198,36 @@ async fn with_two_down_nothing_is_given_up() {
     // Three must have said that there is nothing more.
     let result = restore(&alice, &[(0, Lie::Down), (1, Lie::Down)]).await.map(|_| ());
     assert!(matches!(result, Err(ClientError::Unreachable(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn the_newest_backup_wins_whoever_lies() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    assert!(alice.client.finish_backup(SOON).await.unwrap());
+    alice.client.send(msat(11), "the second one").await.unwrap();
+    assert!(alice.client.finish_backup(SOON).await.unwrap());
+    assert_eq!(world.backups().len(), 2);
+    // (What was received shows as claimed, since its notes are gone.)
+    let ids = async |client: &Client| -> Vec<(String, String)> {
+        let history = client.history().await.unwrap().into_iter();
+        history.map(|entry| (entry.id, entry.memo)).collect()
+    };
+    let history = ids(&alice.client).await;
+    assert_eq!(history.len(), 2);
+    for lie in [Lie::OldBackup, Lie::FalseBackup, Lie::NoBackup, Lie::Babbles, Lie::Down] {
+        for peer in [0, 3] {
+            let client = restore(&alice, &[(peer, lie)]).await.unwrap();
+            assert_eq!(ids(&client).await, history, "{lie:?} {peer}");
+            assert_eq!(client.balance().await.unwrap(), alice.client.balance().await.unwrap());
+        }
+    }
+    // One that has it is enough.
+    let most = [(0, Lie::OldBackup), (1, Lie::NoBackup), (2, Lie::Babbles)];
+    assert_eq!(ids(&restore(&alice, &most).await.unwrap()).await, history);
+    // Without any the notes come back all the same, those of the string among them.
+    let all = [0, 1, 2, 3].map(|peer| (peer, Lie::NoBackup));
+    let bare = restore(&alice, &all).await.unwrap();
+    assert!(bare.history().await.unwrap().is_empty());
+    assert_eq!(bare.balance().await.unwrap().msat(), alice.balance().await + 11);
 }

@@ -3,6 +3,7 @@
 //! It is served from the guardian's first start on: before the setup is done, everything but
 //! `/metrics` answers `setup_not_done`. Every endpoint is bounded in body size and time.
 
+mod backups;
 mod federation;
 mod modules;
 pub mod problem;
@@ -57,6 +58,8 @@ pub fn router(current: Current) -> Router {
         .route("/v1/transactions", post(transactions::submit))
         .route("/v1/transactions/{txid}", get(transactions::status))
         .route("/v1/outcomes/{txid}/{index}", get(transactions::outcome))
+        .route("/v1/backups", post(backups::keep))
+        .route("/v1/backups/{key}", get(backups::show))
         .route("/v1/modules/{kind}/{*path}", get(modules::read).post(modules::hand_in))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

@@ -196,12 +196,20 @@ impl Client {
         if let Some(op) = self.known_payment_by_hash(hash).await? {
             return Ok(op);
         }
-        self.begin(Plan::new(step_id(&op, FUND, 0), Vec::new(), vec![(output, value)]), |batch, _| {
-            put(batch, &op, &operation);
-            PAYMENTS.put(batch, &hash, &op);
-            Ok(())
-        })
-        .await?;
+        // The words alone do not bring back the contract: what is locked in it would be lost with this wallet.
+        if self.balance().await? >= value.amount {
+            self.back_up_first(Some((op, operation.clone()))).await;
+        }
+        let begun =
+            self.begin(Plan::new(step_id(&op, FUND, 0), Vec::new(), vec![(output, value)]), |batch, _| {
+                put(batch, &op, &operation);
+                PAYMENTS.put(batch, &hash, &op);
+                Ok(())
+            });
+        if let Err(error) = begun.await {
+            self.backup_is_due().await?;
+            return Err(error);
+        }
         self.spawn_flow(op);
         Ok(op)
     }

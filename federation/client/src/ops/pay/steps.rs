@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(2);
 impl Client {
     pub(in crate::ops) async fn pay_step(&self, op: OpId, pay: Pay) -> Result<Flow> {
         let state = match pay.state.clone() {
+            State::Funding if self.transaction(step_id(&op, FUND, 0)).await?.is_none() => {
+                self.look_for_contract(&pay).await?
+            }
             State::Funding => match self.wait_transaction(step_id(&op, FUND, 0), false).await {
                 Ok(_) => State::Waiting,
                 Err(ClientError::Rejected { code, reason }) => State::Failed { code, reason },
@@ -64,6 +67,23 @@ impl Client {
             State::Paid { .. } | State::Refunded { .. } | State::Failed { .. } => return Ok(Flow::Finished),
         };
         Ok(Flow::Become(Kind::Pay(Box::new(Pay { state, ..pay }))))
+    }
+
+    /// Of a payment that came back with a backup nobody here knows whether its contract was funded.
+    async fn look_for_contract(&self, pay: &Pay) -> Result<State> {
+        let id = pay.contract.id(self.federation_id()).to_string();
+        if self.contract(&id, Duration::ZERO, None).await?.is_some() {
+            return Ok(State::Waiting);
+        }
+        // It may be on its way, as long as nothing rules that out.
+        if self.height().await? >= pay.contract.expiry_height && !self.is_known_to_any(&id).await {
+            let reason = "the wallet was lost before the payment began".to_owned();
+            return Ok(State::Failed { code: "not_made".to_owned(), reason });
+        }
+        Err(ClientError::PaymentPending(
+            "it was about to begin when the wallet was lost, and the federation has not seen it so far"
+                .to_owned(),
+        ))
     }
 
     /// Asks the gateway to pay, or how far it is: the same request. `None`: under way.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use federation_client::api::Request;
+use federation_client::ops::now;
 use federation_client::{Client, Result};
 use federation_core::rest::StatusResponse;
 use federation_core::{Amount, FederationId, PeerId};
@@ -35,6 +36,41 @@ struct Output {
     min_deposit_sat: u64,
     confirmations: u32,
     guardians: Vec<Guardian>,
+    backup: Backup,
+}
+
+/// What the guardians keep of what the words do not give.
+#[derive(Serialize)]
+struct Backup {
+    /// Something has happened that it does not have.
+    behind: bool,
+    /// When enough guardians took one last, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<u64>,
+    /// How many took the last one.
+    kept_by: u16,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    problem: String,
+}
+
+impl fmt::Display for Backup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ago = self.time.map(|time| now().as_secs().saturating_sub(time) / 60);
+        match (self.behind, ago) {
+            (false, None) => write!(f, "none is needed so far")?,
+            (true, None) => write!(f, "none yet")?,
+            (behind, Some(minutes)) => {
+                write!(f, "{minutes} min ago, kept by {} guardians", self.kept_by)?;
+                if behind {
+                    write!(f, "; not up to date")?;
+                }
+            }
+        }
+        if !self.problem.is_empty() {
+            write!(f, "; {}", self.problem)?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Output {
@@ -44,6 +80,7 @@ impl fmt::Display for Output {
         writeln!(f, "guardians     {} of {} sign together", self.threshold, self.guardians.len())?;
         writeln!(f, "fee a note    {} in, {} out", sat(self.fee_in_msat), sat(self.fee_out_msat))?;
         writeln!(f, "deposits      from {} sat, {} confirmations", self.min_deposit_sat, self.confirmations)?;
+        writeln!(f, "backup        {}", self.backup)?;
         for guardian in &self.guardians {
             let state = if guardian.up { "up" } else { "down" };
             writeln!(f, "guardian {:<4} {state}, {}", guardian.peer.to_string(), guardian.detail)?;
@@ -74,6 +111,7 @@ pub async fn run(client: &Client, json: bool) -> Result<()> {
             Err(detail) => Guardian { peer, up: false, detail, epoch: None, alarms: Vec::new() },
         }
     });
+    let backup = client.backup_status().await?;
     let (config, (_, mint), (_, wallet)) = (client.config(), client.mint(), client.wallet());
     let output = Output {
         federation_id: client.federation_id(),
@@ -85,6 +123,12 @@ pub async fn run(client: &Client, json: bool) -> Result<()> {
         min_deposit_sat: wallet.params.min_deposit_sat,
         confirmations: wallet.params.finality,
         guardians: guardians.collect(),
+        backup: Backup {
+            behind: backup.is_due,
+            time: (backup.last.at > 0).then_some(backup.last.at),
+            kept_by: backup.last.kept_by,
+            problem: backup.last.problem,
+        },
     };
     print(&output, json)
 }

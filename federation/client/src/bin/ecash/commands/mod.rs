@@ -24,6 +24,8 @@ use crate::args::{Args, Command};
 
 /// How long a command that is done waits for its change, so that the next one can spend it.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long a command waits for its backup. If that is too short, the next one tries again.
+const BACKUP: Duration = Duration::from_secs(2);
 
 fn folder(args: &Args) -> Result<Folder> {
     let default = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ecash"));
@@ -69,6 +71,7 @@ pub async fn run(args: &Args) -> Result<()> {
     {
         client.settle_all(SETTLE).await?;
     }
+    client.finish_backup(BACKUP).await?;
     result
 }
 

@@ -40,6 +40,15 @@ struct Output {
     /// Notes that are not signed yet, and deposits that are being claimed.
     pending_msat: Amount,
     notes: usize,
+    /// When the backup was written that the guardians kept, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup_time: Option<u64>,
+    /// What it brought back.
+    operations: usize,
+    /// Guardians that said what they have.
+    guardians_asked: usize,
+    /// In strings that were sent and not received so far; no part of the balance.
+    sent_msat: Amount,
 }
 
 impl fmt::Display for Output {
@@ -48,7 +57,26 @@ impl fmt::Display for Output {
         if !self.pending_msat.is_zero() {
             writeln!(f, "{} more on the way", sat(self.pending_msat))?;
         }
-        writeln!(f, "e-cash that was sent and that nobody has received is part of it, until somebody does")?;
+        match self.backup_time {
+            Some(_) => writeln!(
+                f,
+                "{} operations came back from the backup that guardians keep: see `ecash history`",
+                self.operations
+            )?,
+            None => writeln!(
+                f,
+                "no backup was found with {} guardians: history and payments under way are lost, and e-cash that was sent and \
+                 that nobody has received is part of the balance, until somebody does",
+                self.guardians_asked
+            )?,
+        }
+        if !self.sent_msat.is_zero() {
+            writeln!(
+                f,
+                "{} were sent and not received so far: `ecash reclaim` takes them back",
+                sat(self.sent_msat)
+            )?;
+        }
         write!(f, "do not use another copy of this wallet any more")
     }
 }
@@ -69,9 +97,14 @@ pub async fn run(folder: &Folder, restore: &Restore, json: bool) -> Result<()> {
         balance_msat: restored.balance,
         pending_msat: restored.pending,
         notes: restored.notes,
+        backup_time: restored.backup,
+        operations: restored.operations,
+        guardians_asked: restored.answered,
+        sent_msat: restored.sent,
     };
     print(&output, json)?;
-    client.settle_all(super::SETTLE).await.map(drop)
+    client.settle_all(super::SETTLE).await?;
+    client.finish_backup(super::BACKUP).await.map(drop)
 }
 
 fn say(at: At) -> String {
@@ -80,6 +113,7 @@ fn say(at: At) -> String {
         At::Checking { left } => format!("looking which are spent: {left} left"),
         At::Signing { left } => format!("waiting for the guardians to sign {left} notes"),
         At::Deposits => "looking for deposits".to_owned(),
+        At::Backup => "asking for the backup".to_owned(),
     }
 }
 
