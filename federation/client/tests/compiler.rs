@@ -1,5 +1,7 @@
 //! What a wallet needs a C compiler for, as `cargo tree` tells it. E-cash itself must need none: blst belongs to guardians.
 
+#![allow(clippy::unwrap_used, reason = "a test: a panic is its way to fail")]
+
 use std::{collections::BTreeSet, process::Command};
 
 /// What `cargo tree` prints for a crate as others depend on it: a package's name a line.

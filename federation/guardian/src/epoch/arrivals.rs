@@ -73,8 +73,10 @@ impl Arrivals {
         let mut group = Vec::new();
         let proven = self.batches.front().is_some_and(|agreed| agreed.proven.is_some());
         while group.len() < EPOCHS && bytes < BYTES {
-            let next = self.batches.front().filter(|agreed| agreed.proven.is_some() == proven);
-            let Some(agreed) = next.and(self.batches.pop_front()) else { break };
+            if self.batches.front().is_none_or(|agreed| agreed.proven.is_some() != proven) {
+                break;
+            }
+            let Some(agreed) = self.batches.pop_front() else { break };
             bytes = size(&agreed.batch, bytes);
             let last = ends(agreed.batch.epoch);
             group.push(agreed);
