@@ -35,7 +35,7 @@ pub enum MintError {
     #[error("the federation has no notes of {0}")]
     UnknownDenomination(Denomination),
     /// Notes that the federation did not sign.
-    #[error("{0} of the notes are not signed by the federation: do not accept this e-cash")]
+    #[error("{0} of the notes are not signed by the federation: do not accept them")]
     BadNotes(usize),
     /// The blind signature of an output isn't one.
     #[error("the signature that was issued is wrong: ask another guardian for it")]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use federation_core::Amount;
 use federation_core::encoding::tagged_hash;
-use federation_mint::MintError;
+use federation_core::{Amount, FederationId};
 use federation_mint::client::{ECash, Note};
+use federation_mint::{MintConfig, MintError};
 
 use super::flow::{Flow, put};
 use super::take::Taken;
@@ -69,12 +69,31 @@ impl Client {
     /// [`ClientError::BadEcash`], [`ClientError::ForeignEcash`], [`ClientError::EcashSpent`],
     /// [`ClientError::EcashReceived`], [`ClientError::BelowFees`]; [`ClientError::Unreachable`]: goes on at the next start.
     pub async fn receive(&self, text: &str, memo: &str) -> Result<Received> {
+        self.take_in(text, memo, |ecash, federation, config| ecash.check(federation, config).map(|_| ecash))
+            .await
+    }
+
+    /// The same of a string of which not all notes are signed by the federation: takes in those that are. Whoever made it has
+    /// made a mistake, or lied, so it is for those only who know.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_part(&self, text: &str, memo: &str) -> Result<Received> {
+        self.take_in(text, memo, ECash::good).await
+    }
+
+    async fn take_in(
+        &self,
+        text: &str,
+        memo: &str,
+        checked: fn(ECash, FederationId, &MintConfig) -> std::result::Result<ECash, MintError>,
+    ) -> Result<Received> {
         let ecash: ECash = text.parse().map_err(bad)?;
         let inner = self.inner.clone();
-        let check = move || ecash.check(inner.federation, &inner.mint.config).map(|amount| (ecash, amount));
-        let checked = tokio::task::spawn_blocking(check).await;
-        let (ecash, face) =
-            checked.map_err(|error| ClientError::Internal(error.to_string()))?.map_err(bad)?;
+        let check = move || checked(ecash, inner.federation, &inner.mint.config);
+        let ecash = tokio::task::spawn_blocking(check).await;
+        let ecash = ecash.map_err(|error| ClientError::Internal(error.to_string()))?.map_err(bad)?;
+        let face = ecash.amount();
         let (op, known) = self.receive_id(&ecash).await?;
         if !known {
             let notes = ecash.notes.clone();
@@ -143,6 +162,9 @@ fn bad(error: MintError) -> ClientError {
     match error {
         MintError::OtherFederation(federation) => ClientError::ForeignEcash(federation.to_string()),
         MintError::TooManyNotes(_) => ClientError::TooManyNotes,
+        error @ MintError::BadNotes(_) => {
+            ClientError::BadEcash(format!("{error}; the others can be taken in by themselves (--part)"))
+        }
         MintError::Text(reason) | MintError::Content(reason) => ClientError::BadEcash(reason),
         other => ClientError::BadEcash(other.to_string()),
     }

@@ -19,10 +19,14 @@ use crate::{Client, ClientError, Words};
 const SOON: Duration = Duration::from_secs(20);
 
 /// Takes in so many notes of 1 msat.
-async fn shower(client: &Client, count: usize) {
-    for (round, count) in [count % 200].into_iter().chain(vec![200; count / 200]).enumerate() {
+pub(super) async fn shower(client: &Client, count: usize) {
+    // No more at a time than numbers may be under way.
+    for (round, count) in [count % 100].into_iter().chain(vec![100; count / 100]).enumerate() {
         let mut op = [99; 32];
         op[0] = u8::try_from(round).unwrap();
+        if count == 0 {
+            continue;
+        }
         let notes = vec![Denomination::new(0).unwrap(); count];
         let plan = Plan { notes, ..Plan::new(op, vec![free_money(count as u64)], Vec::new()) };
         client.begin(plan, |_, _| Ok(())).await.unwrap();
@@ -70,13 +74,13 @@ async fn what_takes_too_many_notes_is_paid_all_the_same() {
     let world = World::new();
     let wallet = Wallet::new(&world).await;
     shower(&wallet.client, 700).await;
-    let output = (super::pay::contract_output(600), Value::free(msat(600)));
+    let output = (super::pay::contract_output(600), Value { amount: msat(600), fee: msat(3) });
     wallet.client.transact([1; 32], Vec::new(), vec![output]).await.unwrap();
     assert!(wallet.client.settle_all(SOON).await.unwrap());
-    assert_eq!(wallet.balance().await, 100);
+    assert_eq!(wallet.balance().await, 97);
     // Where it is of no use, the error is the same as ever.
-    let many = vec![Denomination::new(0).unwrap(); 300];
-    let plan = Plan { notes: many, ..Plan::new([2; 32], vec![free_money(300)], Vec::new()) };
+    let inputs = (0..300).map(|_| free_money(1)).collect();
+    let plan = Plan::new([2; 32], inputs, Vec::new());
     let error = wallet.client.begin(plan, |_, _| Ok(())).await.unwrap_err();
     assert!(matches!(error, ClientError::TooManyNotes), "{error}");
 }
@@ -113,7 +117,7 @@ async fn a_kill_at_any_commit_of_it_loses_nothing() {
             break;
         }
     }
-    assert!(kills >= 4, "{kills}");
+    assert!(kills >= 3, "{kills}");
 }
 
 #[tokio::test]

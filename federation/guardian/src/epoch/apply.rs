@@ -246,7 +246,9 @@ impl Applier {
                 Trust::Signed => match self.apply_presumed(db, epoch, hash, &verified).await? {
                     Some(decided) => decided,
                     None => {
-                        applied.faults.add(peer, Fault::Signature, || "it counts for nothing".to_owned());
+                        applied
+                            .faults
+                            .add(peer, Fault::Signature, || "the transaction counts for nothing".to_owned());
                         continue;
                     }
                 },

@@ -65,7 +65,7 @@ fn surplus(held: &Held, config: &MintConfig) -> Option<Held> {
     (halves(&spend, &notes) && is_worth_it(&spend, &notes, config)).then_some(spend)
 }
 
-/// The smallest note that gives all that is missing.
+/// The smallest note that gives enough of what is missing: more denominations each time, so that it ends.
 fn refill(held: &Held, config: &MintConfig) -> Option<Held> {
     let there = |denomination: &Denomination| held.get(denomination).is_some_and(|count| *count > 0);
     held.keys().filter(|denomination| there(denomination)).find_map(|denomination| {
@@ -76,8 +76,8 @@ fn refill(held: &Held, config: &MintConfig) -> Option<Held> {
         }
         let spend = Held::from([(*denomination, 1)]);
         let notes = reissued(&spend, &rest(held, &spend), config, DEFAULT_SPREAD)?;
-        let all = missing.iter().all(|small| notes.contains(small));
-        (all && is_worth_it(&spend, &notes, config)).then_some(spend)
+        let gained = missing.iter().filter(|small| notes.contains(small)).count();
+        (gained >= MISSING && is_worth_it(&spend, &notes, config)).then_some(spend)
     })
 }
 

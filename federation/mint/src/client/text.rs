@@ -57,6 +57,22 @@ impl ECash {
     /// # Errors
     /// Another federation, a duplicate, a denomination that it doesn't have, or wrong signatures.
     pub fn check(&self, federation: FederationId, config: &MintConfig) -> Result<Amount, MintError> {
+        let bad = self.signed(federation, config)?.into_iter().filter(|signed| !signed).count();
+        if bad > 0 { Err(MintError::BadNotes(bad)) } else { Ok(self.amount()) }
+    }
+
+    /// What is left of it without the notes that the federation did not sign.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); [`MintError::NoNotes`] if nothing is left.
+    pub fn good(mut self, federation: FederationId, config: &MintConfig) -> Result<Self, MintError> {
+        let mut signed = self.signed(federation, config)?.into_iter();
+        self.notes.retain(|_| signed.next() == Some(true));
+        if self.notes.is_empty() { Err(MintError::NoNotes) } else { Ok(self) }
+    }
+
+    /// Whether each of the notes is signed.
+    fn signed(&self, federation: FederationId, config: &MintConfig) -> Result<Vec<bool>, MintError> {
         if self.federation != federation {
             return Err(MintError::OtherFederation(self.federation));
         }
@@ -73,8 +89,7 @@ impl ECash {
                 Ok(BatchItem { message: nonce, signature: &note.signature, key: &keys.public })
             })
             .collect::<Result<Vec<_>, MintError>>()?;
-        let bad = verify_batch(&batch).into_iter().filter(|valid| !valid).count();
-        if bad > 0 { Err(MintError::BadNotes(bad)) } else { Ok(self.amount()) }
+        Ok(verify_batch(&batch))
     }
 }
 

@@ -36,8 +36,8 @@ fn draw(text: &str, columns: Option<usize>) -> String {
     if columns.is_some_and(|columns| columns < wide) {
         return format!("(the QR code needs a terminal of {wide} columns)");
     }
-    // Light modules are drawn, since terminals are mostly dark.
-    code.render::<Dense1x2>().dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build()
+    // Light modules are drawn (the library calls what is drawn dark), since terminals are mostly dark.
+    code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
 }
 
 #[cfg(test)]

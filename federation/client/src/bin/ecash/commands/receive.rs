@@ -18,6 +18,9 @@ const MAX_TEXT: u64 = 1 << 20;
 pub struct Receive {
     /// The e-cash, clnecash1…; `-` reads it from stdin, so that no list of processes shows it
     ecash: String,
+    /// Take in those notes that are good, should others not be signed by the federation
+    #[arg(long)]
+    part: bool,
     /// A note for your own history
     #[arg(long, default_value = "")]
     memo: String,
@@ -53,7 +56,10 @@ fn stdin() -> Result<String> {
 pub async fn run(client: &Client, receive: &Receive, json: bool) -> Result<()> {
     let text = if receive.ecash == "-" { stdin()? } else { receive.ecash.clone() };
     let progress = Progress::new("reissuing the notes");
-    let received = client.receive(&text, &receive.memo).await?;
+    let received = match receive.part {
+        true => client.receive_part(&text, &receive.memo).await?,
+        false => client.receive(&text, &receive.memo).await?,
+    };
     drop(progress);
     let missing = received.face.checked_sub(received.amount).and_then(|rest| rest.checked_sub(received.fees));
     let output = Output {
