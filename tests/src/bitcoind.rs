@@ -18,6 +18,9 @@ pub const RPC_PASSWORD: &str = "regtest";
 const WALLET: &str = "miner";
 const START: Duration = Duration::from_secs(60);
 
+/// Blocks at the start.
+pub const FIRST_BLOCKS: u32 = 125;
+
 /// A bitcoind, whose wallet has coins to spend.
 pub struct Bitcoind {
     process: Process,
@@ -35,7 +38,10 @@ pub fn program() -> Result<PathBuf> {
 }
 
 impl Bitcoind {
-    /// Starts it, and mines 101 blocks: one reward can be spent.
+    /// Starts it, and mines so many blocks that some rewards can be spent.
+    ///
+    /// A wallet now and then sets a lock time up to 100 blocks back, and Bitcoin Knots takes no transaction whose lock time is 21 (it is
+    /// taken for a token): so there are more than 121.
     pub async fn start(sandbox: &Sandbox) -> Result<Self> {
         let program = tokio::task::spawn_blocking(program).await??;
         let (rpc_port, p2p_port) = (free_port()?, free_port()?);
@@ -57,7 +63,7 @@ impl Bitcoind {
         let bitcoind = Self { process, program, rpc_port, http };
         bitcoind.wait_ready().await?;
         bitcoind.rpc::<Value>("createwallet", json!([WALLET])).await?;
-        bitcoind.mine(101).await?;
+        bitcoind.mine(FIRST_BLOCKS).await?;
         Ok(bitcoind)
     }
 

@@ -38,7 +38,7 @@ pub mod setting;
 mod spawn;
 pub mod wait;
 
-pub use bitcoind::Bitcoind;
+pub use bitcoind::{Bitcoind, FIRST_BLOCKS};
 pub use ecash::Ecash;
 pub use federation::Federation;
 pub use lightningd::Lightningd;

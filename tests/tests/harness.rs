@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash as _, sha256};
-use federation_tests::{Bitcoind, Lightningd, Postgres, Sandbox, Signal, lightningd, ports, wait_for};
+use federation_tests::{
+    Bitcoind, FIRST_BLOCKS, Lightningd, Postgres, Sandbox, Signal, lightningd, ports, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -21,7 +23,7 @@ fn runs(pid: u32) -> bool {
 async fn bitcoind_mines_and_restarts() {
     let sandbox = Sandbox::new("bitcoind").unwrap();
     let mut bitcoind = Bitcoind::start(&sandbox).await.unwrap();
-    assert_eq!(bitcoind.height().await.unwrap(), 101);
+    assert_eq!(bitcoind.height().await.unwrap(), FIRST_BLOCKS);
     let address = bitcoind.address().await.unwrap();
     let txid = bitcoind.send(&address, 123_456).await.unwrap();
     bitcoind.wait_mempool(txid, SOON).await.unwrap();
@@ -29,7 +31,7 @@ async fn bitcoind_mines_and_restarts() {
     assert_eq!(bitcoind.received(&address).await.unwrap(), 123_456);
     assert_eq!(bitcoind.transaction(txid).await.unwrap().compute_txid(), txid);
     bitcoind.restart().await.unwrap();
-    assert_eq!(bitcoind.height().await.unwrap(), 103);
+    assert_eq!(bitcoind.height().await.unwrap(), FIRST_BLOCKS + 2);
     let error = bitcoind.rpc::<String>("nosuchcommand", serde_json::json!([])).await.unwrap_err();
     assert!(error.to_string().contains("nosuchcommand"));
     let (pid, path) = (bitcoind.process().pid(), sandbox.path().to_owned());
