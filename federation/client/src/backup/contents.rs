@@ -11,7 +11,7 @@ use super::seal::MAX_CONTENT;
 use crate::Result;
 use crate::client::Client;
 use crate::ops::{Kind, Operation, deposit, now, send, withdraw};
-use crate::store::{Destination, HISTORY, OPEN, OPERATIONS, OpId, SENT, TRANSACTIONS};
+use crate::store::{Destination, HISTORY, OPEN, OPERATIONS, OpId, RESTORED, SENT, TRANSACTIONS};
 
 /// The most operations that are looked at.
 const MAX_OPERATIONS: usize = 1000;
@@ -88,6 +88,8 @@ async fn saved(db: &dyn Reader, op: OpId, mut operation: Operation) -> Result<Sa
         },
         Kind::Withdraw(withdraw) if withdraw.state.is_open() => {
             txid = TRANSACTIONS.get(db, &withdraw::transaction_id(&op)).await?.map(|record| record.txid);
+            // One that came back with a backup itself.
+            txid = txid.or(RESTORED.get(db, &op).await?);
         }
         // It has done its work, and is long.
         Kind::Deposit(deposit) if deposit.state != deposit::State::Claiming => deposit.proof.clear(),

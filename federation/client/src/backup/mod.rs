@@ -29,7 +29,8 @@
 //! # What guardians learn
 //!
 //! That a wallet with this key (which is used for nothing else) exists, when it is active, its network address, and which of
-//! four sizes its backup has.
+//! four sizes its backup has. It is written just before a payment and soon after whatever else happens: a guardian that compares times can
+//! tell which transactions are probably those of one wallet, also where their network addresses differ.
 
 mod apply;
 mod contents;

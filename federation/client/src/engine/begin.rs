@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
 use federation_core::module::Value;
+use federation_core::transaction::MAX_PARTS;
 use federation_core::{Amount, Input, Output, Transaction};
 use federation_mint::Denomination;
 use federation_mint::client::{Note, NoteRequest, spend_input};
@@ -52,6 +53,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The larger number of given inputs, or outputs and notes.
+    fn parts(&self) -> usize {
+        self.inputs.len().max(self.outputs.len().saturating_add(self.notes.len()))
+    }
+}
+
 impl Client {
     /// Writes a transaction down, with whatever `extra` writes, in one commit, and starts to drive it. If the operation has
     /// one already, that one is returned and nothing is written. If notes are missing that are on their way as change, they
@@ -94,11 +102,22 @@ impl Client {
                         _ => return Err(error),
                     }
                 }
-                // Fewer and larger ones will do.
-                Err(ClientError::TooManyNotes) if plan.reissue.is_none() => {
+                // Fewer and larger ones will do, if it isn't the rest that is too much.
+                Err(error @ ClientError::TooManyNotes)
+                    if plan.reissue.is_none() && plan.parts() < MAX_PARTS =>
+                {
                     drop(guard);
-                    if !self.merge_notes().await? {
-                        return Err(ClientError::TooManyNotes);
+                    if self.merge_notes().await? {
+                        continue;
+                    }
+                    // Unless somebody else is at it.
+                    let Some(deadline) = deadline else { return Err(error) };
+                    if self.incoming().await?.is_zero() {
+                        return Err(error);
+                    }
+                    match tokio::time::timeout_at(deadline, changes.changed()).await {
+                        Ok(Ok(())) => {}
+                        _ => return Err(error),
                     }
                 }
                 Err(error) => return Err(error),

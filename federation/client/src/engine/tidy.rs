@@ -13,7 +13,7 @@ use crate::ops::fresh_id;
 use crate::store::{NOTES, UNFINISHED};
 use crate::{ClientError, Result};
 
-/// At most so much of what can be spent is reissued in the background: one part in so many.
+/// A single note is broken in the background only if it is worth at most one part in so many of what can be spent.
 const PART: u128 = 2;
 
 impl Client {

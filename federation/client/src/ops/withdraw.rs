@@ -22,6 +22,8 @@ use crate::{ClientError, Result};
 const WAIT: Duration = Duration::from_secs(25);
 /// How often guardians are asked for a transaction that is not here.
 const LOOK: Duration = Duration::from_secs(2);
+/// After this time no guardian takes a withdrawal whose fee was quoted before.
+const QUOTE_OVER: Duration = Duration::from_secs(24 * 3600);
 const STEP: &str = "withdraw";
 
 /// The name of a withdrawal's transaction.
@@ -221,13 +223,16 @@ impl Client {
             reason: "the wallet was lost before the withdrawal was handed in".to_owned(),
         };
         let Some(txid) = RESTORED.get(self.db(), op).await? else { return Ok(Some(not_made())) };
+        // Somebody who can't be reached now may have it and hand it in, as long as its quote is good.
+        let begun = Duration::from_millis(self.operation(op).await?.created);
+        let over = crate::ops::now().checked_sub(begun).is_some_and(|age| age > QUOTE_OVER);
         match self.inner.api.decision(txid, Duration::ZERO).await {
             Ok(TransactionStatus::Accepted { .. }) => Ok(Some(State::Accepted)),
             Ok(TransactionStatus::Rejected { code, reason }) => Ok(Some(State::Failed { code, reason })),
             // Waiting somewhere, or known to nobody.
             Ok(TransactionStatus::Proposed) => {
                 let request = Request::get(format!("/v1/transactions/{txid}"));
-                Ok(self.is_unknown(&request).await.then(not_made))
+                Ok((over && self.is_unknown(&request).await).then(not_made))
             }
             Err(ClientError::Disagreement(_)) => Ok(None),
             Err(error) => Err(error),

@@ -65,14 +65,22 @@ pub async fn run(args: &Args) -> Result<()> {
     };
     // The result is on the screen; the change comes an epoch later.
     if result.is_ok()
-        && client.settle_all(SETTLE).await?
-        && moves_money(&args.command)
-        && client.tidy().await?
+        && let Err(error) = put_in_order(&client, &args.command).await
     {
+        // What was asked for is done: whoever asked must not ask again.
+        tracing::warn!("the wallet could not be put in order: {error}");
+    }
+    if let Err(error) = client.finish_backup(BACKUP).await {
+        tracing::warn!("the wallet's backup could not be written: {error}");
+    }
+    result
+}
+
+async fn put_in_order(client: &federation_client::Client, command: &Command) -> Result<()> {
+    if client.settle_all(SETTLE).await? && moves_money(command) && client.tidy().await? {
         client.settle_all(SETTLE).await?;
     }
-    client.finish_backup(BACKUP).await?;
-    result
+    Ok(())
 }
 
 /// Whether the federation was needed anyway, so that notes may be put in order now: rarely, and a second longer. Handing out
