@@ -127,7 +127,10 @@ pub async fn load(bursts: usize, waiting: usize, singles: usize) -> Result<BTree
         world.holder.submit(&guardian.url, spend).await?;
         accepted(&world, guardian, spend).await?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
-        // The notes of this one are signed in the next epoch.
+        // The notes of this one are signed in the next epoch: a spend that comes meanwhile waits for its end.
+        for guardian in &world.federation.guardians {
+            world.holder.ready(&guardian.url, world.holder.txid(spend)).await?;
+        }
         world.federation.settled().await?;
     }
     let median = |mut all: Vec<f64>| {
