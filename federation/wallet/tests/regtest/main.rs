@@ -284,7 +284,7 @@ async fn the_node_agrees_on_descriptors_and_its_network_is_checked() {
     let source = node.source();
     assert_eq!(source.network().await.unwrap(), Network::Regtest);
     assert_eq!(source.tip().await.unwrap().height, 125);
-    assert!(source.block(102).await.unwrap().is_none());
+    assert!(source.block(126).await.unwrap().is_none());
     let block = source.block(50).await.unwrap().unwrap();
     assert_eq!(block.block_hash().to_string(), node.text(&["getblockhash", "50"]));
     let mut nonsense = block.txdata[0].clone();
