@@ -22,7 +22,8 @@ use crate::{ClientError, Result};
 const WAIT: Duration = Duration::from_secs(25);
 /// How often guardians are asked for a transaction that is not here.
 const LOOK: Duration = Duration::from_secs(2);
-/// After this time no guardian takes a withdrawal whose fee was quoted before.
+/// After this time a withdrawal that nobody knows is given up. The fee that was quoted for it is stale by then, but a guardian that kept it to
+/// itself could still hand it in if fees have not risen.
 const QUOTE_OVER: Duration = Duration::from_secs(24 * 3600);
 const STEP: &str = "withdraw";
 
