@@ -279,6 +279,10 @@ async fn a_guardian_whose_state_differs_says_so_and_is_left_out() {
         let answer = post.json(&transaction).send().await.unwrap();
         assert_eq!(answer.status(), 503, "{again}");
         assert!(answer.text().await.unwrap().contains("\"diverged\""));
+        // Nor does it sign.
+        let shares = format!("{}/v1/modules/mint/shares?txid={}", guardian.url, "00".repeat(32));
+        let answer = reqwest::get(shares).await.unwrap();
+        assert_eq!(answer.status(), 503, "{again}");
         guardian.get::<federation_core::rest::AuditResponse>("/v1/audit").await.unwrap();
         // The others do without it, and it keeps up.
         send(&bob, &alice, "500sat").await.unwrap();

@@ -59,6 +59,9 @@ pub struct Route {
     pub method: Method,
     /// The path below the module's own, without a leading slash.
     pub path: &'static str,
+    /// Whether its answers are the guardian's word: signatures, say. It gives none when its state has turned out to differ from the
+    /// others'.
+    pub signs: bool,
     /// Answers a request.
     pub handler: Arc<dyn Fn(ApiRequest) -> ApiFuture + Send + Sync>,
 }
@@ -69,7 +72,7 @@ impl Route {
     where
         F: Future<Output = Result<Value, ApiError>> + Send + 'static,
     {
-        Self { method: Method::Get, path, handler: Arc::new(move |request| Box::pin(handler(request))) }
+        Self::new(Method::Get, path, handler)
     }
 
     /// A route that takes something in.
@@ -77,7 +80,25 @@ impl Route {
     where
         F: Future<Output = Result<Value, ApiError>> + Send + 'static,
     {
-        Self { method: Method::Post, path, handler: Arc::new(move |request| Box::pin(handler(request))) }
+        Self::new(Method::Post, path, handler)
+    }
+
+    fn new<F>(
+        method: Method,
+        path: &'static str,
+        handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Value, ApiError>> + Send + 'static,
+    {
+        let handler = Arc::new(move |request| Box::pin(handler(request)) as ApiFuture);
+        Self { method, path, signs: false, handler }
+    }
+
+    /// The same, and its answers are the guardian's word.
+    #[must_use]
+    pub fn signing(self) -> Self {
+        Self { signs: true, ..self }
     }
 }
 

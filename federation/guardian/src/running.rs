@@ -148,7 +148,13 @@ impl Running {
                 // very transaction, handed in at another guardian, and its own inputs now look spent.
                 return self.taken(txid).await?.ok_or_else(|| ApiError::refused(&code, reason));
             }
-            Some(Decided::Accepted { .. }) | None => {}
+            Some(Decided::Accepted { .. }) => {}
+            // It was accepted this very moment.
+            None => {
+                if let Some(known) = self.taken(txid).await? {
+                    return Ok(known);
+                }
+            }
         }
         self.pool.add(txid, &verified.transaction).await?.map_err(|no_room| match no_room {
             NoRoom::Full => ApiError::unavailable(
@@ -182,7 +188,7 @@ impl Running {
         Ok(None)
     }
 
-    /// Whether anything may be handed in here.
+    /// Whether anything may be handed in here, and whether what this guardian signs can be relied on.
     pub fn takes_writes(&self) -> Result<(), ApiError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(ApiError::unavailable("stopped", "this guardian is stopping: ask another one"));
@@ -190,7 +196,7 @@ impl Running {
         match self.archive.divergence() {
             Some(_) => Err(ApiError::unavailable(
                 "diverged",
-                "this guardian's state differs from the other guardians': hand it in at another one",
+                "this guardian's state differs from the other guardians': ask another one",
             )),
             None => Ok(()),
         }

@@ -33,8 +33,8 @@ pub const NEXT_EPOCH: Table<(), u64> = Table::new(1, "next epoch");
 /// Accepted transactions.
 pub const TRANSACTIONS: Table<TxId, Decided> = Table::new(3, "transactions");
 
-/// The batches of past epochs, as consensus encodes them.
-pub const BATCHES: Table<u64, Vec<u8>> = Table::new(1, "batches");
+/// The batches of past epochs, as consensus encodes them, by epoch and piece; see [`crate::history::batches`].
+pub const BATCHES: Table<(u64, u8), Vec<u8>> = Table::new(9, "batches");
 /// The headers of past epochs, as consensus encodes them.
 pub const HEADERS: Table<u64, Vec<u8>> = Table::new(2, "headers");
 /// Their signatures, as far as they are known here.

@@ -6,8 +6,12 @@
 //! # Why nothing old stays
 //! A commit takes the keys that it changes out of memory before it begins, and puts what it wrote there after it has ended;
 //! as long as it is [under way](Memory::changing), nobody else puts them there. Another read may have begun before a commit
-//! and end after it: it remembers nothing, since meanwhile one more commit has [ended](Memory::ended). A commit that failed, or that
-//! nobody waited for to its end, may have its effect at any time: from then on nothing is remembered at all.
+//! and end after it: it remembers nothing, since meanwhile one more commit has [ended](Memory::ended). A commit that failed may have
+//! its effect at any time: from then on nothing is remembered at all.
+//!
+//! # Who hangs up
+//! A commit that has begun goes on to its end though nobody waits for it any more. Reads wait for it then: whoever hung up has let
+//! go of whatever kept others from changing the same values, and what they do next must not be based on the old ones.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -22,15 +26,18 @@ use crate::whole::Whole;
 const BYTES: usize = 8 << 20;
 /// A key or value larger than this isn't worth it.
 const LARGE: usize = 4096;
+/// The longest prefix of what is remembered as a whole: a table in a module's part. (There are too many smaller parts, such as all that
+/// belongs to one transaction.)
+const TABLE: usize = 4;
 /// What an entry takes beside its bytes.
 const ENTRY: usize = 160;
 
 /// A store with a memory.
 pub struct Recent<D> {
-    inner: D,
+    inner: Arc<D>,
     /// One commit at a time.
-    writer: tokio::sync::Mutex<()>,
-    memory: Mutex<Memory>,
+    writer: Arc<tokio::sync::Mutex<()>>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// `None`: not known, or no longer. (`Some(None)`: known not to be there.)
@@ -48,6 +55,8 @@ struct Memory {
     changing: BTreeSet<Vec<u8>>,
     /// How many commits have ended.
     ended: u64,
+    /// Whether nobody waits for the one that is under way.
+    abandoned: bool,
     /// Whether one of them didn't end well.
     doubtful: bool,
 }
@@ -103,42 +112,60 @@ impl Memory {
     }
 }
 
-/// A commit, which may fail or be cut off.
-struct UnderWay<'a> {
-    memory: &'a Mutex<Memory>,
+/// A commit, which may fail or be cut off (as when the process ends).
+struct UnderWay {
+    memory: Arc<Mutex<Memory>>,
     /// The tables that it changes, as they will be.
     whole: Whole,
     done: bool,
 }
 
-impl<'a> UnderWay<'a> {
-    fn begin(memory: &'a Mutex<Memory>, changes: &Changes) -> Self {
+impl UnderWay {
+    fn begin(memory: &Arc<Mutex<Memory>>, changes: &Changes) -> Self {
         let mut begun = lock(memory);
         for key in changes.keys() {
             begun.forget(key);
             begun.changing.insert(key.clone());
         }
         let whole = begun.whole.take_changing(changes);
-        Self { memory, whole, done: false }
+        drop(begun);
+        Self { memory: Arc::clone(memory), whole, done: false }
     }
 
     fn done(mut self, written: Vec<Pair>, deleted: Vec<Vec<u8>>) {
-        let mut memory = lock(self.memory);
+        let mut memory = lock(&self.memory);
         written.into_iter().for_each(|(key, value)| memory.insert(&key, Some(value)));
         deleted.into_iter().for_each(|key| memory.insert(&key, None));
-        memory.whole.put_back(std::mem::take(&mut self.whole));
         drop(memory);
+        lock(&self.memory).whole.put_back(std::mem::take(&mut self.whole));
         self.done = true;
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut memory = lock(self.memory);
+        let mut memory = lock(&self.memory);
         memory.changing.clear();
+        memory.abandoned = false;
         memory.ended = memory.ended.wrapping_add(1);
         if !self.done {
-            *memory = Memory { doubtful: true, ..Memory::default() };
+            *memory = Memory { doubtful: true, ended: memory.ended, ..Memory::default() };
+        }
+    }
+}
+
+/// Somebody who waits for the end of a commit.
+struct Waits {
+    memory: Arc<Mutex<Memory>>,
+    /// How many commits had ended when it began.
+    began: u64,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut memory = lock(&self.memory);
+        if memory.ended == self.began {
+            memory.abandoned = true;
         }
     }
 }
@@ -150,7 +177,14 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 impl<D: Database> Recent<D> {
     /// Over a store that nobody else writes to.
     pub fn new(inner: D) -> Self {
-        Self { inner, writer: tokio::sync::Mutex::new(()), memory: Mutex::default() }
+        Self { inner: Arc::new(inner), writer: Arc::default(), memory: Arc::default() }
+    }
+
+    /// Resolves when no commit is under way that nobody waits for.
+    async fn settled(&self) {
+        while lock(&self.memory).abandoned {
+            drop(self.writer.lock().await);
+        }
     }
 }
 
@@ -161,6 +195,7 @@ impl<D: Database> Reader for Recent<D> {
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
+        self.settled().await;
         let began = {
             let memory = lock(&self.memory);
             let known: Option<Vec<_>> = keys.iter().map(|key| memory.get(key)).collect();
@@ -183,6 +218,7 @@ impl<D: Database> Reader for Recent<D> {
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
+        self.settled().await;
         let began = {
             let memory = lock(&self.memory);
             if let Some(page) = memory.whole.scan(prefix, after, limit) {
@@ -192,10 +228,9 @@ impl<D: Database> Reader for Recent<D> {
         };
         let page = self.inner.scan(prefix, after, limit).await?;
         let mut memory = lock(&self.memory);
-        let all = after.is_none() && page.len() < limit;
+        let all = after.is_none() && page.len() < limit && prefix.len() <= TABLE;
         if all && memory.ended == began && !memory.doubtful && !memory.changes_under(prefix) {
-            memory.whole.make_room();
-            memory.whole.remember(prefix, &page);
+            memory.whole.remember_latest(prefix, &page);
         }
         Ok(page)
     }
@@ -204,21 +239,29 @@ impl<D: Database> Reader for Recent<D> {
 #[async_trait]
 impl<D: Database> Database for Recent<D> {
     async fn commit(&self, changes: Changes) -> Result<(), DbError> {
-        let _writer = self.writer.lock().await;
+        let writer = Arc::clone(&self.writer).lock_owned().await;
         let under_way = UnderWay::begin(&self.memory, &changes);
-        let (mut written, mut deleted) = (Vec::new(), Vec::new());
-        for (key, value) in changes.iter().filter(|(key, value)| !large(key, value.as_deref())) {
-            match value {
-                Some(value) => written.push((key.clone(), value.clone())),
-                None => deleted.push(key.clone()),
+        let _waits = Waits { memory: Arc::clone(&self.memory), began: lock(&self.memory).ended };
+        let inner = Arc::clone(&self.inner);
+        let commit = tokio::spawn(async move {
+            // Until the commit has ended.
+            let (_writer, under_way) = (writer, under_way);
+            let (mut written, mut deleted) = (Vec::new(), Vec::new());
+            for (key, value) in changes.iter().filter(|(key, value)| !large(key, value.as_deref())) {
+                match value {
+                    Some(value) => written.push((key.clone(), value.clone())),
+                    None => deleted.push(key.clone()),
+                }
             }
-        }
-        self.inner.commit(changes).await?;
-        under_way.done(written, deleted);
-        Ok(())
+            inner.commit(changes).await?;
+            under_way.done(written, deleted);
+            Ok(())
+        });
+        commit.await.map_err(|error| DbError::Engine(format!("a commit was cut off: {error}")))?
     }
 
     async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
+        self.settled().await;
         self.inner.view().await
     }
 }
@@ -270,7 +313,8 @@ mod tests {
         async fn commit(&self, changes: Changes) -> Result<(), DbError> {
             self.commit[0].acquire().await.unwrap().forget();
             self.inner.commit(changes).await?;
-            self.commit[1].acquire().await.unwrap().forget();
+            let ended = self.commit[1].acquire().await;
+            ended.map_err(|error| DbError::Engine(error.to_string()))?.forget();
             Ok(())
         }
         async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
@@ -400,19 +444,43 @@ mod tests {
         }
     }
 
+    /// A commit in a task that can be aborted.
+    fn committing(recent: &Arc<Recent<Slow>>, value: &'static [u8]) -> tokio::task::JoinHandle<bool> {
+        let recent = Arc::clone(recent);
+        tokio::spawn(async move { recent.commit(change(b"a", Some(value))).await.is_ok() })
+    }
+
     #[tokio::test]
-    async fn of_a_commit_that_is_cut_off_nothing_is_believed() {
+    async fn a_commit_goes_on_when_its_caller_hangs_up_and_reads_wait_for_it() {
         let recent = recent(0);
         recent.inner.read.add_permits(100);
         assert_eq!(recent.get(b"a").await.unwrap(), None);
-        let commit = {
+        let (first, waiting) = (committing(&recent, b"1"), committing(&recent, b"2"));
+        settle().await;
+        first.abort();
+        waiting.abort();
+        settle().await;
+        let read = {
             let recent = Arc::clone(&recent);
-            tokio::spawn(async move { recent.commit(change(b"a", Some(b"1"))).await })
+            tokio::spawn(async move { recent.get(b"a").await.unwrap() })
         };
-        recent.inner.commit[0].add_permits(1);
         settle().await;
-        commit.abort();
-        settle().await;
+        assert!(!read.is_finished());
+        recent.inner.commit.iter().for_each(|commit| commit.add_permits(100));
+        assert_eq!(read.await.unwrap(), Some(b"1".to_vec()), "that which hadn't begun is not made");
+        assert!(committing(&recent, b"3").await.unwrap());
+        assert_eq!(recent.get(b"a").await.unwrap(), Some(b"3".to_vec()));
+        assert_eq!(recent.queries(), 1, "and what is known is known");
+        assert!(recent.sound());
+    }
+
+    #[tokio::test]
+    async fn of_a_commit_that_fails_nothing_is_believed() {
+        let recent = recent(100);
+        assert_eq!(recent.get(b"a").await.unwrap(), None);
+        // As good as a failure: it is not known what was done.
+        recent.inner.commit[1].close();
+        assert!(!committing(&recent, b"1").await.unwrap());
         let before = recent.queries();
         for times in 1..4 {
             assert_eq!(recent.get(b"a").await.unwrap(), Some(b"1".to_vec()), "it was done all the same");

@@ -20,21 +20,19 @@ type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 pub struct Whole(Vec<(Vec<u8>, Pairs)>);
 
 impl Whole {
-    /// Remembers all that there is under a prefix, if that is little.
+    /// Remembers all that there is under a prefix, if that is little and there is room.
     pub fn remember(&mut self, prefix: &[u8], pairs: &[Pair]) {
-        let bytes = pairs
-            .iter()
-            .fold(0, |sum: usize, (key, value)| sum.saturating_add(key.len()).saturating_add(value.len()));
-        if self.0.len() < PARTS && pairs.len() <= PAIRS && bytes <= BYTES && self.part(prefix).is_none() {
+        if self.0.len() < PARTS && little(pairs) && self.part(prefix).is_none() {
             self.0.push((prefix.to_vec(), pairs.iter().cloned().collect()));
         }
     }
 
-    /// Forgets the oldest part, if there is no room for one more.
-    pub fn make_room(&mut self) {
-        if self.0.len() >= PARTS {
+    /// The same, and the oldest part goes if there is no room.
+    pub fn remember_latest(&mut self, prefix: &[u8], pairs: &[Pair]) {
+        if self.0.len() >= PARTS && little(pairs) {
             self.0.remove(0);
         }
+        self.remember(prefix, pairs);
     }
 
     /// Takes out the parts that are about to change, and gives them as they will be.
@@ -85,6 +83,11 @@ impl Whole {
     }
 }
 
+fn little(pairs: &[Pair]) -> bool {
+    let sizes = pairs.iter().map(|(key, value)| key.len().saturating_add(value.len()));
+    pairs.len() <= PAIRS && sizes.fold(0, usize::saturating_add) <= BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +106,10 @@ mod tests {
             whole.remember(&[prefix, 1], &[]);
         }
         assert_eq!(whole.0.len(), PARTS);
+        whole.remember_latest(&[200], &pairs(PAIRS + 1, 0));
+        assert!(whole.scan(&[0], None, 1).is_some(), "what is too large makes nothing go");
+        whole.remember_latest(&[200], &[]);
+        assert_eq!(whole.0.len(), PARTS);
+        assert!(whole.scan(&[0], None, 1).is_none() && whole.scan(&[200], None, 1).is_some());
     }
 }

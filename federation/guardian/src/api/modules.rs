@@ -45,6 +45,11 @@ async fn call(
         )
     };
     let (module, route) = running.route(kind, path, method).ok_or_else(unknown)?;
+    let signs = || if route.signs { running.takes_writes() } else { Ok(()) };
+    signs()?;
     let request = ApiRequest { query, body, db: running.module_reader(module) };
-    Ok(Answer((route.handler)(request).await?))
+    let answer = (route.handler)(request).await?;
+    // It may have waited for long.
+    signs()?;
+    Ok(Answer(answer))
 }

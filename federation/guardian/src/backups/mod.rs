@@ -57,6 +57,20 @@ pub struct Kept {
     rate: Rate,
 }
 
+impl Kept {
+    /// Whether it is this one; an error if it is newer.
+    fn is(&self, backup: &Backup) -> Result<bool, ApiError> {
+        if backup.version > self.version {
+            return Ok(false);
+        }
+        if backup.version == self.version && backup.sealed == self.sealed {
+            return Ok(true);
+        }
+        let reason = format!("version {} is kept here: only a higher one replaces it", self.version);
+        Err(ApiError::new(409, "backup_old", reason))
+    }
+}
+
 /// How much was written lately: the moment (milliseconds since 1970) up to which the steady rate is used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Rate(u64);
@@ -115,6 +129,13 @@ impl Backups {
 
     async fn put_at(&self, backup: Backup, now: Duration) -> Result<(), ApiError> {
         self.check(&backup)?;
+        // What was written before takes nobody's place.
+        let db = state::local_reader(Arc::clone(&self.db) as Arc<dyn Reader>);
+        if let Some(known) = BACKUPS.get(&db, &backup.key.serialize()).await?
+            && known.is(&backup)?
+        {
+            return Ok(());
+        }
         let busy = || ApiError::unavailable("backups_busy", "too many backups come in at once: try again");
         let _place = self.queue.try_acquire().map_err(|_| busy())?;
         let mut all = self.all.lock().await;
@@ -124,16 +145,9 @@ impl Backups {
         let key = backup.key.serialize();
         let known = BACKUPS.get(&local, &key).await?;
         if let Some(known) = &known
-            && backup.version <= known.version
+            && known.is(&backup)?
         {
-            if backup.version == known.version && backup.sealed == known.sealed {
-                return Ok(());
-            }
-            return Err(ApiError::new(
-                409,
-                "backup_old",
-                format!("version {} is kept here: only a higher one replaces it", known.version),
-            ));
+            return Ok(());
         }
         let rate = known.as_ref().map(|known| known.rate).unwrap_or_default();
         let rate = rate.count(millis, BURST, INTERVAL).map_err(|wait| {

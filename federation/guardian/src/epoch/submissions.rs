@@ -8,31 +8,40 @@
 //! # Those who share a batch
 //! - A batch is bounded ([`BATCH_PARTS`], [`BATCH_BYTES`]), and so is how long those behind it wait. A larger transaction has one of
 //!   its own.
+//! - Small transactions have a lane of their own, and the lanes take turns: who sends many large ones, full of forged notes,
+//!   makes small ones wait for one batch of them at a time. A lane is full when verifying it would take some seconds
+//!   ([`LANE_PARTS`], [`LANE_BYTES`]): to be told so at once is better than to wait that long.
 //! - A bad note is found by halving: one among n costs some 2·log₂ n checks of a few pairings beside the batch's own, n of them 2·n − 1.
 //!   So a batch never costs more than twice what its notes cost one by one, whatever is in it; and all get verdicts of their own.
 //! - What ends in a panic (nothing should) is verified again, each alone: the guilty one fails, the others don't.
 //! - Who hangs up before the batch begins isn't in it; after that it makes no difference to anybody else.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use federation_core::Transaction;
 use federation_core::db::DbError;
 use tokio::sync::oneshot;
 
-use super::entries::{MAX_BYTES, MAX_ENTRIES};
-
 /// The most inputs and outputs of a batch.
 pub const BATCH_PARTS: usize = 128;
 /// The most bytes of a batch.
 pub const BATCH_BYTES: usize = 1 << 20;
+/// The most inputs and outputs of a small transaction.
+pub const SMALL_PARTS: usize = 16;
+/// The most inputs and outputs that wait in a lane: each costs less than a millisecond of a core.
+pub const LANE_PARTS: usize = 8192;
+/// The most bytes that wait in a lane.
+pub const LANE_BYTES: usize = 8 << 20;
 
-/// Too many wait to be verified: as many as the pool could hold.
+/// Too many wait to be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
 
 /// What is answered.
 type Answer<V> = Result<V, DbError>;
+/// Where the verdict comes, and the duty, if nobody has it.
+type Pushed<V> = (oneshot::Receiver<Answer<V>>, Option<Turn<V>>);
 /// Transactions with their hashes.
 type Transactions = Vec<([u8; 32], Transaction)>;
 
@@ -40,6 +49,7 @@ type Transactions = Vec<([u8; 32], Transaction)>;
 struct Submission<V> {
     hash: [u8; 32],
     transaction: Transaction,
+    parts: usize,
     size: usize,
     done: oneshot::Sender<Answer<V>>,
 }
@@ -55,15 +65,36 @@ pub(super) struct Batch<V> {
 pub(super) struct Submissions<V>(Mutex<Queue<V>>);
 
 struct Queue<V> {
-    waiting: VecDeque<Submission<V>>,
-    bytes: usize,
+    /// That of small ones first.
+    lanes: [Lane<V>; 2],
+    /// Whose turn it is.
+    turn: usize,
     /// Whether somebody takes batches until there are none.
     busy: bool,
 }
 
+struct Lane<V> {
+    waiting: VecDeque<Submission<V>>,
+    parts: usize,
+    bytes: usize,
+}
+
+/// The duty to take batches until there are none. Who can't leaves those who wait without a verdict, and the duty to the next.
+pub(super) struct Turn<V> {
+    submissions: Arc<Submissions<V>>,
+    over: bool,
+}
+
+impl<V> Default for Queue<V> {
+    fn default() -> Self {
+        let lane = || Lane { waiting: VecDeque::new(), parts: 0, bytes: 0 };
+        Self { lanes: [lane(), lane()], turn: 0, busy: false }
+    }
+}
+
 impl<V> Default for Submissions<V> {
     fn default() -> Self {
-        Self(Mutex::new(Queue { waiting: VecDeque::new(), bytes: 0, busy: false }))
+        Self(Mutex::default())
     }
 }
 
@@ -72,40 +103,53 @@ impl<V> Submissions<V> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts one of about this size in line. Says where its verdict comes, and whether the caller has to see to it that somebody
-    /// [takes](Self::next) the batches.
+    /// Puts one of about this size in line. Says where its verdict comes; and if nobody takes batches, the caller has to.
     pub fn push(
-        &self,
+        self: &Arc<Self>,
         hash: [u8; 32],
         transaction: Transaction,
         size: usize,
-    ) -> Result<(oneshot::Receiver<Answer<V>>, bool), TooMany> {
+    ) -> Result<Pushed<V>, TooMany> {
         let (done, verdict) = oneshot::channel();
+        let parts = transaction.inputs.len().saturating_add(transaction.outputs.len());
         let mut queue = self.queue();
-        if queue.waiting.len() >= MAX_ENTRIES || queue.bytes.saturating_add(size) > MAX_BYTES {
+        let [small, large] = &mut queue.lanes;
+        let lane = if parts <= SMALL_PARTS { small } else { large };
+        lane.push(Submission { hash, transaction, parts, size, done })?;
+        let first = !std::mem::replace(&mut queue.busy, true);
+        drop(queue);
+        Ok((verdict, first.then(|| Turn { submissions: Arc::clone(self), over: false })))
+    }
+}
+
+impl<V> Lane<V> {
+    fn push(&mut self, submission: Submission<V>) -> Result<(), TooMany> {
+        let parts = self.parts.saturating_add(submission.parts);
+        let bytes = self.bytes.saturating_add(submission.size);
+        if !self.waiting.is_empty() && (parts > LANE_PARTS || bytes > LANE_BYTES) {
             return Err(TooMany);
         }
-        queue.bytes = queue.bytes.saturating_add(size);
-        queue.waiting.push_back(Submission { hash, transaction, size, done });
-        Ok((verdict, !std::mem::replace(&mut queue.busy, true)))
+        (self.parts, self.bytes) = (parts, bytes);
+        self.waiting.push_back(submission);
+        Ok(())
     }
 
-    /// The next batch. `None`: there is none, and the next to [come](Self::push) has to see to it again.
-    pub fn next(&self) -> Option<Batch<V>> {
-        let mut queue = self.queue();
+    /// What is first in line and still wanted, and fits together into a batch.
+    fn next(&mut self) -> Option<Batch<V>> {
         let mut batch = Batch { transactions: Vec::new(), waiters: Vec::new() };
         let mut places: HashMap<[u8; 32], usize> = HashMap::new();
         let (mut parts, mut bytes) = (0_usize, 0_usize);
-        while let Some(first) = queue.waiting.front() {
+        while let Some(first) = self.waiting.front() {
             if !first.done.is_closed() && !places.contains_key(&first.hash) {
-                let of = first.transaction.inputs.len().saturating_add(first.transaction.outputs.len());
-                (parts, bytes) = (parts.saturating_add(of), bytes.saturating_add(first.size));
+                (parts, bytes) = (parts.saturating_add(first.parts), bytes.saturating_add(first.size));
                 if !batch.transactions.is_empty() && (parts > BATCH_PARTS || bytes > BATCH_BYTES) {
                     break;
                 }
             }
-            let Some(Submission { hash, transaction, size, done }) = queue.waiting.pop_front() else { break };
-            queue.bytes = queue.bytes.saturating_sub(size);
+            let Some(Submission { hash, transaction, parts, size, done }) = self.waiting.pop_front() else {
+                break;
+            };
+            (self.parts, self.bytes) = (self.parts.saturating_sub(parts), self.bytes.saturating_sub(size));
             if done.is_closed() {
                 continue;
             }
@@ -118,8 +162,32 @@ impl<V> Submissions<V> {
                 }
             }
         }
-        queue.busy = !batch.transactions.is_empty();
-        queue.busy.then_some(batch)
+        (!batch.transactions.is_empty()).then_some(batch)
+    }
+}
+
+impl<V> Turn<V> {
+    /// The next batch, of the lanes in turn. `None`: there is none, and the next to [come](Submissions::push) has the duty.
+    pub fn next(&mut self) -> Option<Batch<V>> {
+        let mut queue = self.submissions.queue();
+        for lane in [queue.turn, queue.turn ^ 1] {
+            if let Some(batch) = queue.lanes.get_mut(lane).and_then(Lane::next) {
+                queue.turn = lane ^ 1;
+                return Some(batch);
+            }
+        }
+        queue.busy = false;
+        self.over = true;
+        None
+    }
+}
+
+impl<V> Drop for Turn<V> {
+    fn drop(&mut self) {
+        if !self.over {
+            let mut queue = self.submissions.queue();
+            *queue = Queue::default();
+        }
     }
 }
 

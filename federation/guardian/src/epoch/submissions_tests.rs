@@ -1,12 +1,15 @@
 //! The queue alone: who shares a batch, and what becomes of them.
 
+use std::sync::Arc;
+
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use federation_core::db::DbError;
 use federation_core::{FederationId, Input, ModuleId, Output, Transaction};
 use tokio::sync::oneshot;
 
-use super::entries::{MAX_BYTES, MAX_ENTRIES};
-use super::submissions::{BATCH_BYTES, BATCH_PARTS, Batch, Submissions, TooMany};
+use super::submissions::{
+    BATCH_BYTES, BATCH_PARTS, Batch, LANE_BYTES, LANE_PARTS, SMALL_PARTS, Submissions, TooMany, Turn,
+};
 
 type Verdict = Option<u32>;
 type Receiver = oneshot::Receiver<Result<Verdict, DbError>>;
@@ -27,7 +30,7 @@ fn hash(number: u32) -> [u8; 32] {
     std::array::from_fn(|place| number.to_be_bytes().get(place).copied().unwrap_or_default())
 }
 
-fn push(submissions: &Submissions<Verdict>, number: u32) -> (Receiver, bool) {
+fn push(submissions: &Arc<Submissions<Verdict>>, number: u32) -> (Receiver, Option<Turn<Verdict>>) {
     submissions.push(hash(number), transaction(number, 1), 100).unwrap()
 }
 
@@ -43,31 +46,34 @@ fn even(transactions: Vec<([u8; 32], Transaction)>) -> Vec<Verdict> {
 
 #[test]
 fn the_first_starts_at_once_and_who_comes_meanwhile_shares_a_batch() {
-    let submissions = Submissions::default();
-    let (mut first, takes) = push(&submissions, 0);
-    assert!(takes);
-    let alone = submissions.next().unwrap();
+    let submissions = Arc::default();
+    let (mut first, turn) = push(&submissions, 0);
+    let mut turn = turn.unwrap();
+    let alone = turn.next().unwrap();
     assert_eq!(numbers(&alone), [0]);
     let mut others: Vec<_> = (1..6).map(|number| push(&submissions, number)).collect();
-    assert!(others.iter().all(|(_, takes)| !takes), "somebody is at it already");
+    assert!(others.iter().all(|(_, turn)| turn.is_none()), "somebody is at it already");
     alone.verify(even);
     assert_eq!(first.try_recv().unwrap().unwrap(), Some(0));
-    let batch = submissions.next().unwrap();
+    let batch = turn.next().unwrap();
     assert_eq!(numbers(&batch), [1, 2, 3, 4, 5]);
     batch.verify(even);
     for (number, (verdict, _)) in (1..6).zip(&mut others) {
         // Everybody has the verdict on the own one.
         assert_eq!(verdict.try_recv().unwrap().unwrap(), (number % 2 == 0).then_some(number));
     }
-    assert!(submissions.next().is_none());
-    assert!(push(&submissions, 7).1, "after a pause there is a first one again");
+    assert!(turn.next().is_none());
+    let (_verdict, again) = push(&submissions, 7);
+    drop(turn);
+    let mut again = again.expect("after a pause there is a first one again");
+    assert_eq!(numbers(&again.next().unwrap()), [7]);
 }
 
 #[test]
 fn the_same_one_is_verified_once_for_all_who_ask() {
-    let submissions = Submissions::default();
-    let mut verdicts: Vec<_> = [2, 4, 2, 2].into_iter().map(|number| push(&submissions, number).0).collect();
-    let batch = submissions.next().unwrap();
+    let submissions = Arc::default();
+    let (mut verdicts, mut turn) = pushed(&submissions, &[2, 4, 2, 2]);
+    let batch = turn.next().unwrap();
     assert_eq!(numbers(&batch), [2, 4]);
     batch.verify(even);
     let verdicts: Vec<_> = verdicts.iter_mut().map(|verdict| verdict.try_recv().unwrap().unwrap()).collect();
@@ -76,11 +82,12 @@ fn the_same_one_is_verified_once_for_all_who_ask() {
 
 #[test]
 fn who_hangs_up_costs_nothing_and_takes_nobody_along() {
-    let submissions = Submissions::default();
-    let mut verdicts: Vec<_> = (0..6).map(|number| Some(push(&submissions, number).0)).collect();
+    let submissions = Arc::default();
+    let (verdicts, mut turn) = pushed(&submissions, &[0, 1, 2, 3, 4, 5]);
+    let mut verdicts: Vec<_> = verdicts.into_iter().map(Some).collect();
     verdicts[0] = None;
     verdicts[3] = None;
-    let batch = submissions.next().unwrap();
+    let batch = turn.next().unwrap();
     assert_eq!(numbers(&batch), [1, 2, 4, 5]);
     verdicts[4] = None;
     batch.verify(even);
@@ -89,15 +96,15 @@ fn who_hangs_up_costs_nothing_and_takes_nobody_along() {
         assert_eq!(verdict.try_recv().unwrap().unwrap(), (number % 2 == 0).then_some(number));
     }
     drop(push(&submissions, 8));
-    assert!(submissions.next().is_none(), "nobody is left");
-    assert!(push(&submissions, 9).1);
+    assert!(turn.next().is_none(), "nobody is left");
+    assert!(push(&submissions, 9).1.is_some());
 }
 
 #[test]
 fn a_panic_is_for_who_caused_it() {
-    let submissions = Submissions::default();
-    let mut verdicts: Vec<_> = [2, 4, 6].into_iter().map(|number| push(&submissions, number).0).collect();
-    submissions.next().unwrap().verify(|transactions| {
+    let submissions = Arc::default();
+    let (mut verdicts, mut turn) = pushed(&submissions, &[2, 4, 6]);
+    turn.next().unwrap().verify(|transactions| {
         assert!(!transactions.iter().any(|(_, transaction)| number(transaction) == 4), "on purpose");
         even(transactions)
     });
@@ -106,39 +113,86 @@ fn a_panic_is_for_who_caused_it() {
 }
 
 #[test]
-fn batches_are_bounded() {
-    let submissions = Submissions::<Verdict>::default();
+fn who_cannot_take_the_batches_leaves_the_duty_to_the_next() {
+    let submissions = Arc::default();
+    let (mut verdicts, turn) = pushed(&submissions, &[2, 4]);
+    drop(turn);
+    assert!(verdicts.iter_mut().all(|verdict| verdict.try_recv().is_err()), "nobody waits for ever");
+    let (_verdict, turn) = push(&submissions, 6);
+    assert_eq!(numbers(&turn.unwrap().next().unwrap()), [6]);
+}
+
+/// Pushes transactions with so many inputs of this size.
+fn push_all(
+    submissions: &Arc<Submissions<Verdict>>,
+    all: impl IntoIterator<Item = (u32, usize, usize)>,
+) -> (Vec<Receiver>, Turn<Verdict>) {
     let push =
-        |number, inputs, size| submissions.push(hash(number), transaction(number, inputs), size).unwrap().0;
-    let mut kept: Vec<_> = (0..BATCH_PARTS as u32).map(|number| push(number, 1, 100)).collect();
-    // Larger than a batch: alone, and not together with what comes after it.
-    kept.push(push(1000, BATCH_PARTS, 100));
-    kept.push(push(1001, 1, 100));
-    kept.push(push(1002, 1, BATCH_BYTES - 100));
-    kept.push(push(1003, 1, 1));
-    kept.push(push(1004, 1, BATCH_BYTES * 2));
+        |(number, inputs, size)| submissions.push(hash(number), transaction(number, inputs), size).unwrap();
+    let (verdicts, turns): (Vec<_>, Vec<_>) = all.into_iter().map(push).unzip();
+    (verdicts, turns.into_iter().flatten().next().unwrap())
+}
+
+fn pushed(submissions: &Arc<Submissions<Verdict>>, all: &[u32]) -> (Vec<Receiver>, Turn<Verdict>) {
+    push_all(submissions, all.iter().map(|number| (*number, 1, 100)))
+}
+
+#[test]
+fn batches_are_bounded() {
+    let submissions = Arc::default();
+    let small = |number| (number, 1, 100);
+    let (_kept, mut turn) = push_all(
+        &submissions,
+        (0..BATCH_PARTS as u32).map(small).chain([
+            small(1001),
+            (1002, 1, BATCH_BYTES - 100),
+            (1003, 1, 1),
+            (1004, 1, BATCH_BYTES * 2),
+        ]),
+    );
     let mut sizes = Vec::new();
-    while let Some(batch) = submissions.next() {
+    while let Some(batch) = turn.next() {
         sizes.push(batch.transactions.len());
     }
-    assert_eq!(sizes, [BATCH_PARTS / 2, BATCH_PARTS / 2, 1, 2, 1, 1]);
+    assert_eq!(sizes, [BATCH_PARTS / 2, BATCH_PARTS / 2, 2, 1, 1]);
+}
+
+#[test]
+fn small_ones_and_large_ones_take_turns() {
+    let submissions = Arc::default();
+    let large = |number| (number, SMALL_PARTS, 100);
+    let alone = |number| (number, BATCH_PARTS, 100);
+    let (_kept, mut turn) = push_all(
+        &submissions,
+        (0..10).map(alone).chain((10..20).map(large)).chain((20..120).map(|number| (number, 1, 100))),
+    );
+    let mut batches = Vec::new();
+    while let Some(batch) = turn.next() {
+        let numbers = numbers(&batch);
+        batches.push((numbers[0], numbers.len()));
+    }
+    assert_eq!(batches[..4], [(20, 64), (0, 1), (84, 36), (1, 1)]);
+    assert_eq!(batches[4..12], [2, 3, 4, 5, 6, 7, 8, 9].map(|number| (number, 1)));
+    assert_eq!(batches[12..], [(10, 7), (17, 3)]);
 }
 
 #[test]
 fn what_waits_is_bounded_and_has_room_again_later() {
-    let submissions = Submissions::<Verdict>::default();
-    let one = transaction(0, 1);
-    let mut kept: Vec<_> = (0..MAX_ENTRIES as u32)
-        .map(|number| submissions.push(hash(number), one.clone(), 1).unwrap())
-        .collect();
-    assert_eq!(submissions.push(hash(u32::MAX), one.clone(), 1).unwrap_err(), TooMany);
-    assert_eq!(submissions.next().unwrap().transactions.len(), BATCH_PARTS / 2);
-    kept.push(submissions.push(hash(u32::MAX), one.clone(), 1).unwrap());
-    while submissions.next().is_some() {}
-    kept.push(submissions.push(hash(1), one.clone(), MAX_BYTES).unwrap());
-    assert_eq!(submissions.push(hash(2), one.clone(), 1).unwrap_err(), TooMany);
+    let submissions = Arc::default();
+    let count = LANE_PARTS as u32 / 2;
+    let (mut kept, mut turn) = push_all(&submissions, (0..count).map(|number| (number, 1, 1)));
+    let push = |number, inputs, size| submissions.push(hash(number), transaction(number, inputs), size);
+    assert_eq!(push(count, 1, 1).err(), Some(TooMany));
+    kept.push(push(count, SMALL_PARTS, 1).unwrap().0);
+    assert_eq!(turn.next().unwrap().transactions.len(), BATCH_PARTS / 2);
+    kept.push(push(count, 1, 1).unwrap().0);
+    while turn.next().is_some() {}
+    // The first may be as large as it likes.
+    let (first, turn) = push(1, 1, LANE_BYTES * 2).unwrap();
+    let mut turn = turn.unwrap();
+    assert_eq!(push(2, 1, 1).err(), Some(TooMany));
     // Those who hung up make room, too.
-    kept.clear();
-    assert!(submissions.next().is_none());
-    assert!(submissions.push(hash(3), one, MAX_BYTES).is_ok());
+    drop(first);
+    assert!(turn.next().is_none());
+    assert!(push(3, 1, LANE_BYTES).is_ok());
 }

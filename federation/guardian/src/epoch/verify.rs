@@ -46,7 +46,7 @@ pub struct Verifier {
     federation: FederationId,
     modules: Arc<Registry>,
     memory: Mutex<Memory>,
-    submissions: Submissions<Verdict>,
+    submissions: Arc<Submissions<Verdict>>,
 }
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ struct Memory {
 impl Verifier {
     /// For one federation and its modules.
     pub fn new(federation: FederationId, modules: Arc<Registry>) -> Self {
-        Self { federation, modules, memory: Mutex::default(), submissions: Submissions::default() }
+        Self { federation, modules, memory: Mutex::default(), submissions: Arc::default() }
     }
 
     /// Verifies each transaction, in order; `None` where form or signatures are wrong. CPU-heavy work
@@ -94,15 +94,15 @@ impl Verifier {
             return Ok(Ok(Some(Arc::clone(known))));
         }
         let size = size(&transaction);
-        let (verdict, first) = match self.submissions.push(hash, transaction, size) {
+        let (verdict, turn) = match self.submissions.push(hash, transaction, size) {
             Ok(pushed) => pushed,
             Err(too_many) => return Ok(Err(too_many)),
         };
-        if first {
+        if let Some(mut turn) = turn {
             let this = Arc::clone(self);
             // Not part of this request: whoever hangs up leaves the others their batch.
             tokio::task::spawn_blocking(move || {
-                while let Some(batch) = this.submissions.next() {
+                while let Some(batch) = turn.next() {
                     batch.verify(|transactions| {
                         let known = this.known(&transactions);
                         this.verify_unknown(transactions, known)

@@ -11,9 +11,9 @@ use federation_consensus::runner::History;
 use federation_core::db::{Database, DbError, NamespacedReader, Reader};
 use federation_store::WriteBatch;
 
-use super::digest;
+use super::{batches, digest};
 use crate::running::next_epoch;
-use crate::state::{self, BATCHES, DIVERGED, Divergence, FIRST_BATCH, HEADERS, SIGNATURES};
+use crate::state::{self, DIVERGED, Divergence, FIRST_BATCH, HEADERS, SIGNATURES};
 
 /// How long signatures wait for the next epoch's commit before they get one of their own.
 const LAZY: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl Archive {
         };
         let header = Header { epoch, previous, items, state };
         let mut history = state::history(db);
-        BATCHES.put(&mut history, &epoch, &batch.to_vec());
+        batches::put(&mut history, epoch, batch);
         HEADERS.put(&mut history, &epoch, &header.encode());
         Ok(header)
     }
@@ -179,7 +179,7 @@ impl History for Archive {
     }
 
     async fn batch(&self, epoch: u64) -> io::Result<Option<Bytes>> {
-        Ok(BATCHES.get(&self.reader(), &epoch).await.map_err(other)?.map(Bytes::from))
+        batches::get(&self.reader(), epoch).await.map_err(other)
     }
 
     async fn first_epoch(&self) -> io::Result<u64> {

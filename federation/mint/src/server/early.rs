@@ -36,8 +36,28 @@ pub(super) struct Signed {
 struct Commit {
     number: u64,
     signed: HashMap<TxId, Signed>,
-    /// All that it has brought.
-    complete: bool,
+    /// Which transactions it says everything about.
+    covers: Covers,
+}
+
+/// A bounded part of what may be a lot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Covers {
+    #[default]
+    Nothing,
+    /// Those before this one.
+    Before(TxId),
+    All,
+}
+
+impl Covers {
+    fn has(self, txid: &TxId) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Before(end) => *txid < end,
+            Self::All => true,
+        }
+    }
 }
 
 /// Tells those who wait.
@@ -72,21 +92,24 @@ impl Mint {
     pub(super) async fn tell_early(&self, db: &dyn Reader) -> Result<(), DbError> {
         let finished = std::mem::take(&mut *self.early.in_commit());
         let mut signed: HashMap<TxId, Signed> = HashMap::new();
-        let mut complete = finished.len() < CAPACITY;
+        let mut covers = if finished.len() < CAPACITY { Covers::All } else { Covers::Nothing };
         // (Who comes after this finds in the database what is committed by now.)
         if self.early.commits.receiver_count() > 0 {
             for (point, signature) in finished {
                 signed.entry(point.txid).or_default().outcomes.insert(point.index, signature);
             }
             let pending = PENDING.scan(db, &(), None, MAX_PARTIAL_SIGNATURES).await?;
-            complete &= pending.len() < MAX_PARTIAL_SIGNATURES;
+            if pending.len() >= MAX_PARTIAL_SIGNATURES && covers == Covers::All {
+                // The last may have more outputs than were read.
+                covers = pending.last().map_or(covers, |(point, _)| Covers::Before(point.txid));
+            }
             for (point, share) in self.signer.sign(pending).await? {
                 let share = PointBytes(share.to_bytes());
                 signed.entry(point.txid).or_default().shares.insert(point.index, share);
             }
         }
         self.early.commits.send_modify(|commit| {
-            *commit = Arc::new(Commit { number: commit.number.wrapping_add(1), signed, complete });
+            *commit = Arc::new(Commit { number: commit.number.wrapping_add(1), signed, covers });
         });
         Ok(())
     }
@@ -110,13 +133,13 @@ impl Mint {
                     return Ok(None);
                 }
                 let commit = Arc::clone(&commits.borrow_and_update());
-                if let Some(signed) = commit.signed.get(&txid) {
-                    return Ok(Some(signed.clone()));
-                }
                 let missed = commit.number != last.wrapping_add(1);
                 last = commit.number;
-                if missed || !commit.complete {
+                if missed || !commit.covers.has(&txid) {
                     break;
+                }
+                if let Some(signed) = commit.signed.get(&txid) {
+                    return Ok(Some(signed.clone()));
                 }
             }
         }

@@ -38,7 +38,8 @@ pub(super) fn all(mint: &Arc<Mint>) -> Vec<Route> {
         Route::get("shares", move |request| {
             let mint = Arc::clone(&shares);
             async move { mint.serve_shares(request).await }
-        }),
+        })
+        .signing(),
         Route::get("audit", move |request: ApiRequest| {
             let mint = Arc::clone(&books);
             async move { answer(&audit::books(&request.db, &mint.config).await?) }

@@ -78,22 +78,20 @@ impl Watch {
     pub async fn register(&self, key: &XOnlyPublicKey, program: Program) -> Result<Registration, DbError> {
         let key = key.serialize();
         {
-            let mut programs = self.programs.write().unwrap_or_else(PoisonError::into_inner);
+            let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
             if programs.contains_key(&program) {
                 return Ok(Registration::Known);
             }
             if programs.len() >= MAX_KEYS {
                 return Ok(Registration::Full);
             }
-            programs.insert(program, key);
         }
         let mut batch = self.batch();
         KEYS.put(&mut namespaced(&mut batch), &key, &program);
-        let written = batch.commit().await;
-        if written.is_err() {
-            self.programs.write().unwrap_or_else(PoisonError::into_inner).remove(&program);
-        }
-        written.map(|()| Registration::New)
+        batch.commit().await?;
+        // Not before it is on the disk: whoever asks again is told that it is known.
+        self.programs.write().unwrap_or_else(PoisonError::into_inner).insert(program, key);
+        Ok(Registration::New)
     }
 
     /// What was seen for a key, oldest first.
