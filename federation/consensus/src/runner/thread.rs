@@ -14,7 +14,7 @@ const GROUP: usize = 512;
 /// Bounds of the wait before a flush, and how often is looked meanwhile.
 const SHORTEST: Duration = Duration::from_millis(2);
 const LONGEST: Duration = Duration::from_millis(5);
-const SHORT: Duration = Duration::from_micros(500);
+const SHORT: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_micros(50);
 
 /// What the thread is told.
