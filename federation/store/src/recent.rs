@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use federation_core::db::{Changes, Database, DbError, Pair, Reader};
+use tokio::sync::Notify;
 
 use crate::whole::Whole;
 
@@ -37,7 +38,15 @@ pub struct Recent<D> {
     inner: Arc<D>,
     /// One commit at a time.
     writer: Arc<tokio::sync::Mutex<()>>,
-    memory: Arc<Mutex<Memory>>,
+    shared: Arc<Shared>,
+}
+
+/// What reads and commits share.
+#[derive(Default)]
+struct Shared {
+    memory: Mutex<Memory>,
+    /// Told when a commit has ended.
+    ended: Notify,
 }
 
 /// `None`: not known, or no longer. (`Some(None)`: known not to be there.)
@@ -114,77 +123,87 @@ impl Memory {
 
 /// A commit, which may fail or be cut off (as when the process ends).
 struct UnderWay {
-    memory: Arc<Mutex<Memory>>,
+    shared: Arc<Shared>,
     /// The tables that it changes, as they will be.
     whole: Whole,
     done: bool,
 }
 
 impl UnderWay {
-    fn begin(memory: &Arc<Mutex<Memory>>, changes: &Changes) -> Self {
-        let mut begun = lock(memory);
+    fn begin(shared: Arc<Shared>, changes: &Changes) -> Self {
+        let mut begun = shared.memory();
         for key in changes.keys() {
             begun.forget(key);
             begun.changing.insert(key.clone());
         }
         let whole = begun.whole.take_changing(changes);
         drop(begun);
-        Self { memory: Arc::clone(memory), whole, done: false }
+        Self { shared, whole, done: false }
     }
 
     fn done(mut self, written: Vec<Pair>, deleted: Vec<Vec<u8>>) {
-        let mut memory = lock(&self.memory);
+        let mut memory = self.shared.memory();
         written.into_iter().for_each(|(key, value)| memory.insert(&key, Some(value)));
         deleted.into_iter().for_each(|key| memory.insert(&key, None));
         drop(memory);
-        lock(&self.memory).whole.put_back(std::mem::take(&mut self.whole));
+        self.shared.memory().whole.put_back(std::mem::take(&mut self.whole));
         self.done = true;
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut memory = lock(&self.memory);
+        let mut memory = self.shared.memory();
         memory.changing.clear();
         memory.abandoned = false;
         memory.ended = memory.ended.wrapping_add(1);
         if !self.done {
             *memory = Memory { doubtful: true, ended: memory.ended, ..Memory::default() };
         }
+        drop(memory);
+        self.shared.ended.notify_waiters();
     }
 }
 
 /// Somebody who waits for the end of a commit.
 struct Waits {
-    memory: Arc<Mutex<Memory>>,
+    shared: Arc<Shared>,
     /// How many commits had ended when it began.
     began: u64,
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let mut memory = lock(&self.memory);
+        let mut memory = self.shared.memory();
         if memory.ended == self.began {
             memory.abandoned = true;
         }
     }
 }
 
-fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when no commit is under way that nobody waits for.
+    async fn settled(&self) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            // Before the look: an end in between is not missed.
+            ended.as_mut().enable();
+            if !self.memory().abandoned {
+                return;
+            }
+            ended.await;
+        }
+    }
 }
 
 impl<D: Database> Recent<D> {
     /// Over a store that nobody else writes to.
     pub fn new(inner: D) -> Self {
-        Self { inner: Arc::new(inner), writer: Arc::default(), memory: Arc::default() }
-    }
-
-    /// Resolves when no commit is under way that nobody waits for.
-    async fn settled(&self) {
-        while lock(&self.memory).abandoned {
-            drop(self.writer.lock().await);
-        }
+        Self { inner: Arc::new(inner), writer: Arc::default(), shared: Arc::default() }
     }
 }
 
@@ -195,9 +214,9 @@ impl<D: Database> Reader for Recent<D> {
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, DbError> {
-        self.settled().await;
+        self.shared.settled().await;
         let began = {
-            let memory = lock(&self.memory);
+            let memory = self.shared.memory();
             let known: Option<Vec<_>> = keys.iter().map(|key| memory.get(key)).collect();
             match known {
                 Some(known) => return Ok(known),
@@ -206,7 +225,7 @@ impl<D: Database> Reader for Recent<D> {
         };
         // All of them, not only what isn't known: they are of one commit.
         let values = self.inner.get_many(keys).await?;
-        let mut memory = lock(&self.memory);
+        let mut memory = self.shared.memory();
         if memory.ended == began {
             for (key, value) in keys.iter().zip(&values) {
                 if !memory.changing.contains(key) {
@@ -218,16 +237,16 @@ impl<D: Database> Reader for Recent<D> {
     }
 
     async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, DbError> {
-        self.settled().await;
+        self.shared.settled().await;
         let began = {
-            let memory = lock(&self.memory);
+            let memory = self.shared.memory();
             if let Some(page) = memory.whole.scan(prefix, after, limit) {
                 return Ok(page);
             }
             memory.ended
         };
         let page = self.inner.scan(prefix, after, limit).await?;
-        let mut memory = lock(&self.memory);
+        let mut memory = self.shared.memory();
         let all = after.is_none() && page.len() < limit && prefix.len() <= TABLE;
         if all && memory.ended == began && !memory.doubtful && !memory.changes_under(prefix) {
             memory.whole.remember_latest(prefix, &page);
@@ -240,8 +259,8 @@ impl<D: Database> Reader for Recent<D> {
 impl<D: Database> Database for Recent<D> {
     async fn commit(&self, changes: Changes) -> Result<(), DbError> {
         let writer = Arc::clone(&self.writer).lock_owned().await;
-        let under_way = UnderWay::begin(&self.memory, &changes);
-        let _waits = Waits { memory: Arc::clone(&self.memory), began: lock(&self.memory).ended };
+        let under_way = UnderWay::begin(Arc::clone(&self.shared), &changes);
+        let _waits = Waits { began: self.shared.memory().ended, shared: Arc::clone(&self.shared) };
         let inner = Arc::clone(&self.inner);
         let commit = tokio::spawn(async move {
             // Until the commit has ended.
@@ -253,7 +272,9 @@ impl<D: Database> Database for Recent<D> {
                     None => deleted.push(key.clone()),
                 }
             }
-            inner.commit(changes).await?;
+            inner.commit(changes).await.inspect_err(|error| {
+                tracing::error!(%error, "a commit failed");
+            })?;
             under_way.done(written, deleted);
             Ok(())
         });
@@ -261,7 +282,7 @@ impl<D: Database> Database for Recent<D> {
     }
 
     async fn view(&self) -> Result<Arc<dyn Reader>, DbError> {
-        self.settled().await;
+        self.shared.settled().await;
         self.inner.view().await
     }
 }
@@ -338,7 +359,7 @@ mod tests {
             self.inner.queries.load(Ordering::SeqCst)
         }
         fn sound(&self) -> bool {
-            let memory = lock(&self.memory);
+            let memory = self.shared.memory();
             let sum: usize = memory.slots.iter().map(|(key, slot)| size(key, slot)).sum();
             let whole = sum == memory.bytes && memory.order.len() == memory.slots.len();
             whole && sum <= BYTES && memory.changing.is_empty()

@@ -29,7 +29,7 @@ impl Whole {
 
     /// The same, and the oldest part goes if there is no room.
     pub fn remember_latest(&mut self, prefix: &[u8], pairs: &[Pair]) {
-        if self.0.len() >= PARTS && little(pairs) {
+        if self.0.len() >= PARTS && little(pairs) && self.part(prefix).is_none() {
             self.0.remove(0);
         }
         self.remember(prefix, pairs);

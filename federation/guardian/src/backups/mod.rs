@@ -181,9 +181,9 @@ impl Backups {
         let kept = Kept { version, work, sealed, signature: signature.serialize(), day, rate };
         BACKUPS.put(&mut local, &key, &kept);
         BACKUPS_BY_DAY.put(&mut local, &(day, key), &());
-        batch.commit().await?;
+        // Before: whoever hangs up meanwhile has it written all the same.
         *all = next_all;
-        Ok(())
+        Ok(batch.commit().await?)
     }
 
     /// What can be told without the database.

@@ -8,9 +8,9 @@
 //! # Those who share a batch
 //! - A batch is bounded ([`BATCH_PARTS`], [`BATCH_BYTES`]), and so is how long those behind it wait. A larger transaction has one of
 //!   its own.
-//! - Small transactions have a lane of their own, and the lanes take turns: who sends many large ones, full of forged notes,
-//!   makes small ones wait for one batch of them at a time. A lane is full when verifying it would take some seconds
-//!   ([`LANE_PARTS`], [`LANE_BYTES`]): to be told so at once is better than to wait that long.
+//! - Small transactions have a lane of their own, and of the work half is theirs, as long as there are any: who sends many large
+//!   ones, full of forged notes, makes small ones wait twice as long at most, and for one batch more. What waits is bounded
+//!   ([`LANE_PARTS`], [`LANE_BYTES`]): to be told at once that a lane is full is better than to wait for many seconds.
 //! - A bad note is found by halving: one among n costs some 2·log₂ n checks of a few pairings beside the batch's own, n of them 2·n − 1.
 //!   So a batch never costs more than twice what its notes cost one by one, whatever is in it; and all get verdicts of their own.
 //! - What ends in a panic (nothing should) is verified again, each alone: the guilty one fails, the others don't.
@@ -58,6 +58,8 @@ struct Submission<V> {
 pub(super) struct Batch<V> {
     /// What is to be verified.
     pub transactions: Transactions,
+    /// How many inputs and outputs these have.
+    parts: usize,
     waiters: Vec<Vec<oneshot::Sender<Answer<V>>>>,
 }
 
@@ -65,10 +67,10 @@ pub(super) struct Batch<V> {
 pub(super) struct Submissions<V>(Mutex<Queue<V>>);
 
 struct Queue<V> {
-    /// That of small ones first.
-    lanes: [Lane<V>; 2],
-    /// Whose turn it is.
-    turn: usize,
+    small: Lane<V>,
+    large: Lane<V>,
+    /// How many parts of small ones are to be verified before the next large ones are.
+    owed: usize,
     /// Whether somebody takes batches until there are none.
     busy: bool,
 }
@@ -88,7 +90,7 @@ pub(super) struct Turn<V> {
 impl<V> Default for Queue<V> {
     fn default() -> Self {
         let lane = || Lane { waiting: VecDeque::new(), parts: 0, bytes: 0 };
-        Self { lanes: [lane(), lane()], turn: 0, busy: false }
+        Self { small: lane(), large: lane(), owed: 0, busy: false }
     }
 }
 
@@ -113,8 +115,7 @@ impl<V> Submissions<V> {
         let (done, verdict) = oneshot::channel();
         let parts = transaction.inputs.len().saturating_add(transaction.outputs.len());
         let mut queue = self.queue();
-        let [small, large] = &mut queue.lanes;
-        let lane = if parts <= SMALL_PARTS { small } else { large };
+        let lane = if parts <= SMALL_PARTS { &mut queue.small } else { &mut queue.large };
         lane.push(Submission { hash, transaction, parts, size, done })?;
         let first = !std::mem::replace(&mut queue.busy, true);
         drop(queue);
@@ -122,29 +123,55 @@ impl<V> Submissions<V> {
     }
 }
 
+impl<V> Queue<V> {
+    fn next(&mut self) -> Option<Batch<V>> {
+        if self.owed > 0
+            && let Some(batch) = self.small.next()
+        {
+            self.owed = self.owed.saturating_sub(batch.parts);
+            return Some(batch);
+        }
+        let large = self.large.next();
+        self.owed = large.as_ref().map_or(0, |batch| batch.parts);
+        large.or_else(|| self.small.next())
+    }
+}
+
 impl<V> Lane<V> {
     fn push(&mut self, submission: Submission<V>) -> Result<(), TooMany> {
-        let parts = self.parts.saturating_add(submission.parts);
-        let bytes = self.bytes.saturating_add(submission.size);
-        if !self.waiting.is_empty() && (parts > LANE_PARTS || bytes > LANE_BYTES) {
-            return Err(TooMany);
+        if !self.has_room(&submission) {
+            self.waiting.retain(|waiting| !waiting.done.is_closed());
+            self.parts = self.waiting.iter().fold(0, |sum, waiting| sum.saturating_add(waiting.parts));
+            self.bytes = self.waiting.iter().fold(0, |sum, waiting| sum.saturating_add(waiting.size));
+            if !self.has_room(&submission) {
+                return Err(TooMany);
+            }
         }
-        (self.parts, self.bytes) = (parts, bytes);
+        self.parts = self.parts.saturating_add(submission.parts);
+        self.bytes = self.bytes.saturating_add(submission.size);
         self.waiting.push_back(submission);
         Ok(())
     }
 
+    fn has_room(&self, submission: &Submission<V>) -> bool {
+        let parts = self.parts.saturating_add(submission.parts);
+        let bytes = self.bytes.saturating_add(submission.size);
+        self.waiting.is_empty() || (parts <= LANE_PARTS && bytes <= LANE_BYTES)
+    }
+
     /// What is first in line and still wanted, and fits together into a batch.
     fn next(&mut self) -> Option<Batch<V>> {
-        let mut batch = Batch { transactions: Vec::new(), waiters: Vec::new() };
+        let mut batch = Batch { transactions: Vec::new(), parts: 0, waiters: Vec::new() };
         let mut places: HashMap<[u8; 32], usize> = HashMap::new();
-        let (mut parts, mut bytes) = (0_usize, 0_usize);
+        let mut bytes = 0_usize;
         while let Some(first) = self.waiting.front() {
             if !first.done.is_closed() && !places.contains_key(&first.hash) {
-                (parts, bytes) = (parts.saturating_add(first.parts), bytes.saturating_add(first.size));
+                let parts = batch.parts.saturating_add(first.parts);
+                bytes = bytes.saturating_add(first.size);
                 if !batch.transactions.is_empty() && (parts > BATCH_PARTS || bytes > BATCH_BYTES) {
                     break;
                 }
+                batch.parts = parts;
             }
             let Some(Submission { hash, transaction, parts, size, done }) = self.waiting.pop_front() else {
                 break;
@@ -167,18 +194,15 @@ impl<V> Lane<V> {
 }
 
 impl<V> Turn<V> {
-    /// The next batch, of the lanes in turn. `None`: there is none, and the next to [come](Submissions::push) has the duty.
+    /// The next batch. `None`: there is none, and the next to [come](Submissions::push) has the duty.
     pub fn next(&mut self) -> Option<Batch<V>> {
         let mut queue = self.submissions.queue();
-        for lane in [queue.turn, queue.turn ^ 1] {
-            if let Some(batch) = queue.lanes.get_mut(lane).and_then(Lane::next) {
-                queue.turn = lane ^ 1;
-                return Some(batch);
-            }
+        let batch = queue.next();
+        if batch.is_none() {
+            queue.busy = false;
+            self.over = true;
         }
-        queue.busy = false;
-        self.over = true;
-        None
+        batch
     }
 }
 
@@ -199,7 +223,7 @@ impl<V: Clone> Batch<V> {
             let verify = std::panic::AssertUnwindSafe(|| verify(transactions));
             std::panic::catch_unwind(verify).unwrap_or_default()
         };
-        let Self { transactions, waiters } = self;
+        let Self { transactions, waiters, .. } = self;
         let mut verdicts: Vec<Option<V>> = caught(transactions.clone()).into_iter().map(Some).collect();
         if verdicts.len() != transactions.len() {
             tracing::error!("a verification was cut off; each of its transactions is verified alone");

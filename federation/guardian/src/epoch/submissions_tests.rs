@@ -171,9 +171,29 @@ fn small_ones_and_large_ones_take_turns() {
         let numbers = numbers(&batch);
         batches.push((numbers[0], numbers.len()));
     }
-    assert_eq!(batches[..4], [(20, 64), (0, 1), (84, 36), (1, 1)]);
+    // (0 has 129 parts, and the small ones 2 each.)
+    assert_eq!(batches[..4], [(0, 1), (20, 64), (84, 36), (1, 1)]);
     assert_eq!(batches[4..12], [2, 3, 4, 5, 6, 7, 8, 9].map(|number| (number, 1)));
     assert_eq!(batches[12..], [(10, 7), (17, 3)]);
+}
+
+#[test]
+fn small_ones_are_given_as_much_as_large_ones_take() {
+    let submissions = Arc::default();
+    let (_kept, mut turn) = push_all(
+        &submissions,
+        (0..3).map(|number| (number, 4 * BATCH_PARTS, 100)).chain((10..1000).map(|number| (number, 1, 100))),
+    );
+    let mut small = 0;
+    let mut between = Vec::new();
+    while let Some(batch) = turn.next() {
+        if numbers(&batch)[0] < 10 {
+            between.push(std::mem::take(&mut small));
+        } else {
+            small += batch.transactions.len() * 2;
+        }
+    }
+    assert_eq!(between, [0, 5 * BATCH_PARTS, 5 * BATCH_PARTS]);
 }
 
 #[test]
@@ -184,6 +204,7 @@ fn what_waits_is_bounded_and_has_room_again_later() {
     let push = |number, inputs, size| submissions.push(hash(number), transaction(number, inputs), size);
     assert_eq!(push(count, 1, 1).err(), Some(TooMany));
     kept.push(push(count, SMALL_PARTS, 1).unwrap().0);
+    assert_eq!(numbers(&turn.next().unwrap()), [count]);
     assert_eq!(turn.next().unwrap().transactions.len(), BATCH_PARTS / 2);
     kept.push(push(count, 1, 1).unwrap().0);
     while turn.next().is_some() {}
@@ -191,8 +212,10 @@ fn what_waits_is_bounded_and_has_room_again_later() {
     let (first, turn) = push(1, 1, LANE_BYTES * 2).unwrap();
     let mut turn = turn.unwrap();
     assert_eq!(push(2, 1, 1).err(), Some(TooMany));
-    // Those who hung up make room, too.
+    // Those who hung up make room at once.
     drop(first);
+    let (_kept, none) = push(3, 1, LANE_BYTES).unwrap();
+    assert!(none.is_none());
+    assert_eq!(numbers(&turn.next().unwrap()), [3]);
     assert!(turn.next().is_none());
-    assert!(push(3, 1, LANE_BYTES).is_ok());
 }

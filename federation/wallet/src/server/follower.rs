@@ -63,7 +63,7 @@ pub(super) struct Follower {
     next: u32,
     fees_at: Option<Instant>,
     rescan_at: Option<Instant>,
-    /// How many keys were watched at the last look back.
+    /// How many keys were watched at the last look back, in this run or an earlier one.
     keys_seen: usize,
     broadcast_at: BTreeMap<Txid, Instant>,
     /// Transactions that earlier blocks were looked through for.
@@ -102,7 +102,7 @@ impl Follower {
             next: from.max(wallet.config.birthday),
             fees_at: None,
             rescan_at: None,
-            keys_seen: wallet.watch.len(),
+            keys_seen: wallet.watch.seen().await?,
             broadcast_at: BTreeMap::new(),
             searched: wallet.view().active.keys().copied().collect(),
         })
@@ -225,7 +225,10 @@ impl Follower {
             }
             scan(wallet, &block, height, false).await?;
         }
-        self.keys_seen = keys;
+        if keys > self.keys_seen {
+            wallet.watch.set_seen(keys).await?;
+            self.keys_seen = keys;
+        }
         self.searched.extend(late.into_iter().map(|(txid, _)| txid));
         if !wallet.view().proofs.is_empty() {
             (wallet.wake)();

@@ -4,7 +4,7 @@
 //! kept under a prefix of its own in the database handed in, and is indexed in memory by witness program (64 bytes a key).
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::{Block, OutPoint};
@@ -29,6 +29,7 @@ const KEYS: Table<[u8; 32], Program> = Table::new(1, "registered deposit keys");
 const FOUND: Table<Place, Found> = Table::new(2, "deposits seen");
 const FOUND_AT: Table<(u32, Place), ()> = Table::new(3, "deposits by height");
 const SCANNED: Table<(), u32> = Table::new(4, "scanned height");
+const SEEN: Table<(), u64> = Table::new(5, "keys that earlier blocks were looked through for");
 
 /// A deposit in a block.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
@@ -43,10 +44,19 @@ impl Found {
     }
 }
 
+/// A key that is watched.
+struct Watched {
+    key: [u8; 32],
+    /// Whether it still is after a restart.
+    durable: bool,
+}
+
+type Programs = RwLock<HashMap<Program, Watched>>;
+
 /// The keys and where they are kept.
 pub(super) struct Watch {
     local: Arc<dyn Database>,
-    programs: RwLock<HashMap<Program, [u8; 32]>>,
+    programs: Arc<Programs>,
 }
 
 /// What became of a registration.
@@ -59,11 +69,16 @@ pub(super) enum Registration {
     Full,
 }
 
+fn write(programs: &Programs) -> RwLockWriteGuard<'_, HashMap<Program, Watched>> {
+    programs.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Watch {
     pub async fn load(local: Arc<dyn Database>) -> Result<Self, DbError> {
         let keys = KEYS.all(&reader(&local)).await?;
-        let programs = keys.into_iter().map(|(key, program)| (program, key)).collect();
-        Ok(Self { local, programs: RwLock::new(programs) })
+        let programs =
+            keys.into_iter().map(|(key, program)| (program, Watched { key, durable: true })).collect();
+        Ok(Self { local, programs: Arc::new(RwLock::new(programs)) })
     }
 
     fn reader(&self) -> NamespacedReader {
@@ -74,23 +89,33 @@ impl Watch {
         WriteBatch::new(Arc::clone(&self.local))
     }
 
-    /// Watches a key from now on.
+    /// Watches a key from now on, and after a restart. Whoever hangs up meanwhile has it registered all the same.
     pub async fn register(&self, key: &XOnlyPublicKey, program: Program) -> Result<Registration, DbError> {
         let key = key.serialize();
         {
-            let programs = self.programs.read().unwrap_or_else(PoisonError::into_inner);
-            if programs.contains_key(&program) {
-                return Ok(Registration::Known);
-            }
-            if programs.len() >= MAX_KEYS {
-                return Ok(Registration::Full);
+            let mut programs = write(&self.programs);
+            match programs.get(&program) {
+                Some(Watched { durable: true, .. }) => return Ok(Registration::Known),
+                Some(_) => {}
+                None if programs.len() >= MAX_KEYS => return Ok(Registration::Full),
+                None => drop(programs.insert(program, Watched { key, durable: false })),
             }
         }
         let mut batch = self.batch();
         KEYS.put(&mut namespaced(&mut batch), &key, &program);
-        batch.commit().await?;
-        // Not before it is on the disk: whoever asks again is told that it is known.
-        self.programs.write().unwrap_or_else(PoisonError::into_inner).insert(program, key);
+        let programs = Arc::clone(&self.programs);
+        let registered = tokio::spawn(async move {
+            let written = batch.commit().await;
+            let mut programs = write(&programs);
+            match programs.get_mut(&program) {
+                Some(watched) if written.is_ok() => watched.durable = true,
+                Some(Watched { durable: false, .. }) => drop(programs.remove(&program)),
+                _ => {}
+            }
+            written
+        });
+        let registered = registered.await;
+        registered.map_err(|error| DbError::Engine(format!("a registration was cut off: {error}")))??;
         Ok(Registration::New)
     }
 
@@ -105,6 +130,19 @@ impl Watch {
     /// How many keys are watched.
     pub fn len(&self) -> usize {
         self.programs.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// For how many keys earlier blocks were looked through.
+    pub async fn seen(&self) -> Result<usize, DbError> {
+        let seen = SEEN.get(&self.reader(), &()).await?.unwrap_or_default();
+        Ok(usize::try_from(seen).unwrap_or(usize::MAX))
+    }
+
+    /// Earlier blocks were looked through for so many keys.
+    pub async fn set_seen(&self, keys: usize) -> Result<(), DbError> {
+        let mut batch = self.batch();
+        SEEN.put(&mut namespaced(&mut batch), &(), &u64::try_from(keys).unwrap_or(u64::MAX));
+        batch.commit().await
     }
 
     /// The height up to which blocks were looked through.
@@ -122,10 +160,10 @@ impl Watch {
         for (position, transaction) in block.txdata.iter().enumerate().skip(1) {
             for (vout, output) in (0u32..).zip(&transaction.output) {
                 let program = descriptor.program(&output.script_pubkey);
-                let Some(key) = program.and_then(|program| programs.get(&program)) else { continue };
+                let Some(watched) = program.and_then(|program| programs.get(&program)) else { continue };
                 let Some(proof) = TxProof::new(block, height, position) else { continue };
                 let amount_sat = output.value.to_sat();
-                matches.push((*key, Found { amount_sat, input: DepositInput { proof, vout } }));
+                matches.push((watched.key, Found { amount_sat, input: DepositInput { proof, vout } }));
             }
         }
         matches
@@ -180,4 +218,41 @@ async fn forget(db: &mut Namespaced<'_>, height: u32) -> Result<(), DbError> {
 
 fn reader(local: &Arc<dyn Database>) -> NamespacedReader {
     NamespacedReader::new(Arc::clone(local) as _, PREFIX.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+
+    use super::*;
+
+    fn key(number: u8) -> XOnlyPublicKey {
+        let secret = SecretKey::from_slice(&[number; 32]).unwrap();
+        Keypair::from_secret_key(SECP256K1, &secret).x_only_public_key().0
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_has_the_key_registered_and_counted_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("watch.sqlite").display());
+        let db = federation_store::open(&url).await.unwrap();
+        let watch = Arc::new(Watch::load(Arc::clone(&db)).await.unwrap());
+        for number in 1..20u8 {
+            let watch = Arc::clone(&watch);
+            let register =
+                tokio::spawn(async move { watch.register(&key(number), [number; 32]).await.map(drop) });
+            tokio::task::yield_now().await;
+            register.abort();
+            let _ = register.await;
+        }
+        let in_memory = watch.len();
+        assert!(in_memory > 0, "none of them began");
+        // Behind all others.
+        assert!(matches!(watch.register(&key(20), [20; 32]).await.unwrap(), Registration::New));
+        assert!(matches!(watch.register(&key(20), [20; 32]).await.unwrap(), Registration::Known));
+        watch.set_seen(3).await.unwrap();
+        drop(watch);
+        let again = Watch::load(db).await.unwrap();
+        assert_eq!((again.len(), again.seen().await.unwrap()), (in_memory + 1, 3));
+    }
 }
