@@ -13,7 +13,7 @@ use federation_mint::client::Note;
 use super::{Holder, disk};
 use crate::federation::Guardian;
 use crate::scenario::conserved;
-use crate::{Bitcoind, Federation, Postgres, Sandbox};
+use crate::{Bitcoind, Federation, Postgres, Sandbox, wait_for};
 
 /// Outputs of one transaction that makes notes; the change needs some, too.
 const OUTPUTS: usize = 200;
@@ -111,11 +111,23 @@ impl World {
     /// All guardians say the same of what there is, and it is what the purse and `held` have. In msat.
     pub async fn conserved(&self, held: u64) -> Result<u64> {
         self.client.settle_all(SOON).await?;
-        let audit = self.federation.audit().await?;
-        for guardian in &self.federation.guardians {
-            let other = guardian.get::<federation_core::rest::AuditResponse>("/v1/audit").await?;
-            ensure!(other == audit, "{} says {other:?}, but others {audit:?}", guardian.process.name());
-        }
+        // The last notes' signatures may be on their way: an epoch that some guardians have applied and others not yet.
+        let audit = wait_for("the same books in all guardians", SOON, || async {
+            let audit = self.federation.audit().await?;
+            for guardian in &self.federation.guardians {
+                let other = guardian.get::<federation_core::rest::AuditResponse>("/v1/audit").await?;
+                ensure!(
+                    other.epoch != audit.epoch || other == audit,
+                    "{} says {other:?}, but others {audit:?}",
+                    guardian.process.name()
+                );
+                if other.epoch != audit.epoch {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(audit))
+        })
+        .await?;
         let purse = self.client.balance().await?.msat();
         conserved(&audit, &[purse, held])?;
         Ok(purse + held)
