@@ -41,8 +41,7 @@ impl ServerModule for LightningModule {
         if !shares.is_empty() {
             items.push(LightningItem::Shares(shares));
         }
-        let opens_epoch = !items.is_empty();
-        Ok(Proposal { items, opens_epoch })
+        Ok(Proposal::at_once(items))
     }
 
     async fn apply_item(
