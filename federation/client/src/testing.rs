@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::Network;
+use bitcoin::hashes::Hash as _;
 use bitcoin::secp256k1::{Keypair, PublicKey, SECP256K1, SecretKey};
 use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint, GuardianKeys, ModuleConfig};
 use federation_core::db::Database;
@@ -25,7 +26,7 @@ use federation_lightning::{
 };
 use federation_mint::{MintConfig, MintParams, MintSecret, NoteInput, NoteOutput, PointBytes};
 use federation_tbs::{combine, sign};
-use federation_wallet::body::{DepositStatus, DepositsStatus};
+use federation_wallet::body::{DepositStatus, DepositsStatus, Outcome, Quote, WithdrawalOutput};
 use federation_wallet::{WalletConfig, WalletParams};
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ pub const GATEWAY: &str = "http://gateway";
 const MINT: ModuleId = ModuleId(0);
 const WALLET: ModuleId = ModuleId(1);
 const LIGHTNING: ModuleId = ModuleId(2);
+/// What a withdrawal costs, in satoshi.
+pub const WITHDRAWAL_FEE: u64 = 2;
 /// 1 msat to about 16 sat.
 const DENOMINATIONS: usize = 15;
 
@@ -104,6 +107,10 @@ pub enum Fault {
     Refused(&'static str),
     /// The process that asks is killed here: the answer never comes.
     Hang,
+    /// A transaction that is handed in: the guardian keeps it to itself, until [`World::hand_in`], and does not answer.
+    Kept,
+    /// A transaction that is handed in: what was kept is handed in just before it.
+    Overtaken,
 }
 
 #[derive(Default)]
@@ -124,6 +131,12 @@ struct State {
     log: Vec<(usize, String)>,
     contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
     faults: VecDeque<(String, Fault)>,
+    /// Transactions that a guardian has told nobody of.
+    kept: Vec<Transaction>,
+    /// It says of them that they are on their way.
+    claims: bool,
+    /// What was paid out, in satoshi.
+    paid_out: Vec<u64>,
     /// How often the transactions' endpoint was handed something.
     submissions: usize,
     /// What the gateway does.
@@ -224,6 +237,43 @@ impl World {
         self.state.lock().unwrap().copies = true;
     }
 
+    /// From now on the guardian says that what it keeps is on its way.
+    pub fn claim_kept(&self) {
+        self.state.lock().unwrap().claims = true;
+    }
+
+    /// Nothing happens to the next requests.
+    pub fn forget_faults(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
+    /// The same for those of one path.
+    pub fn forget_fault(&self, path: &str) {
+        self.state.lock().unwrap().faults.retain(|(of, _)| of != path);
+    }
+
+    /// How many transactions are kept.
+    pub fn kept(&self) -> usize {
+        self.state.lock().unwrap().kept.len()
+    }
+
+    /// Hands in what was kept; what of it was refused, by code.
+    pub fn hand_in(&self) -> Vec<Option<String>> {
+        let mut state = self.state.lock().unwrap();
+        let kept = std::mem::take(&mut state.kept);
+        let handed = kept.iter().map(|transaction| match state.apply(transaction) {
+            Ok(_) => None,
+            Err(CallError::Refused { code, .. }) => Some(code),
+            Err(error) => panic!("{error}"),
+        });
+        handed.collect()
+    }
+
+    /// What was paid out on chain, in satoshi.
+    pub fn paid_out(&self) -> Vec<u64> {
+        self.state.lock().unwrap().paid_out.clone()
+    }
+
     /// Whether `issued` shows signatures.
     pub fn sign(&self, yes: bool) {
         self.state.lock().unwrap().unsigned = !yes;
@@ -256,7 +306,10 @@ impl World {
         let fault = {
             let mut state = self.state.lock().unwrap();
             state.log.push((connection, request.path.clone()));
-            let place = state.faults.iter().position(|(path, _)| request.path.contains(path.as_str()));
+            let place = state.faults.iter().position(|(path, fault)| {
+                let of_submissions = matches!(fault, Fault::Kept | Fault::Overtaken);
+                request.path.contains(path.as_str()) && (request.method == Method::Post || !of_submissions)
+            });
             place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault)
         };
         if fault == Some(Fault::Down) {
@@ -265,11 +318,19 @@ impl World {
         if let Some(Fault::Refused(code)) = fault {
             return Err(refused(422, code));
         }
+        if fault == Some(Fault::Kept) {
+            let transaction: Transaction = serde_json::from_value(request.body.clone()).unwrap();
+            self.state.lock().unwrap().kept.push(transaction);
+            return std::future::pending().await;
+        }
+        if fault == Some(Fault::Overtaken) {
+            self.hand_in();
+        }
         let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
         match fault {
             Some(Fault::LostAnswer) => Err(CallError::Down("lost".into())),
-            Some(_) => std::future::pending().await,
-            None => answer,
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => answer,
         }
     }
 
@@ -347,6 +408,13 @@ impl World {
                 kept.map(|backup| json!(backup)).ok_or(refused(404, "unknown_backup"))
             }
             (Method::Post, "/v1/modules/wallet/register") => Ok(Value::Null),
+            (Method::Get, "/v1/modules/wallet/quote") => Ok(json!(Quote {
+                address: parameter("address").unwrap().to_owned(),
+                amount_sat: parameter("amount_sat").unwrap().parse().unwrap(),
+                fee_sat: WITHDRAWAL_FEE,
+                rate_sat_per_kvb: 1000,
+                valid_until_height: 200,
+            })),
             (Method::Get, "/v1/modules/wallet/deposits") => {
                 let paid = state.deposits.get(parameter("key").unwrap()).cloned().unwrap_or_default();
                 let deposits = paid.into_iter().map(|(outpoint, amount_sat)| DepositStatus {
@@ -391,6 +459,15 @@ impl World {
                 let mut parts = path.trim_start_matches("/v1/").split('/');
                 let (kind, txid) = (parts.next().unwrap(), parts.next().unwrap_or_default());
                 let response = txid.parse().ok().and_then(|txid: TxId| state.transactions.get(&txid));
+                let is_kept = |of: &Transaction| of.txid(config().id()).to_string() == txid;
+                if kind == "transactions"
+                    && response.is_none()
+                    && state.claims
+                    && state.kept.iter().any(is_kept)
+                {
+                    let (txid, status) = (txid.parse().unwrap(), TransactionStatus::Proposed);
+                    return Ok(json!(TransactionResponse { txid, status, outputs: Vec::new() }));
+                }
                 let response = response.ok_or(refused(404, "unknown_transaction"))?;
                 match (kind, parts.next()) {
                     ("transactions", None) => Ok(json!(response)),
@@ -506,7 +583,7 @@ impl State {
             }
         }
         let mut outputs = Vec::new();
-        let (mut contracts, mut issued) = (Vec::new(), Vec::new());
+        let (mut contracts, mut issued, mut paid_out) = (Vec::new(), Vec::new(), Vec::new());
         for output in &transaction.outputs {
             let bytes = match output.module {
                 MINT => {
@@ -522,6 +599,12 @@ impl State {
                     let share = &keys().secret.shares[usize::from(note.denomination.exponent())];
                     let share = sign(&note.blinded_nonce, share);
                     encode(&PointBytes(combine(&BTreeMap::from([(0, share)]), 1).unwrap().to_bytes()))
+                }
+                WALLET => {
+                    let withdrawal: WithdrawalOutput = decode(&output.body, 1000).unwrap();
+                    sum -= i128::from(withdrawal.amount_sat + withdrawal.fee_sat) * 1000;
+                    paid_out.push(withdrawal.amount_sat);
+                    encode(&Outcome { txid: bitcoin::Txid::from_byte_array(txid.0) })
                 }
                 _ => match decode::<LightningOutput>(&output.body, 10_000).unwrap().0 {
                     Contract::Outgoing(contract) => {
@@ -539,6 +622,7 @@ impl State {
         }
         self.spent.extend(spent);
         self.issued.extend(issued);
+        self.paid_out.extend(paid_out);
         for contract in refunded {
             self.contracts.get_mut(&contract).unwrap().1 = ContractState::Refunded;
         }

@@ -23,7 +23,7 @@
 //!
 //! Whatever state an operation is restored in, the federation is asked before anything is done: a contract that was claimed or
 //! refunded says so, a note that was spent can't be spent again. What is restored in doubt is never a note that the guardians do
-//! not show as unspent. (What is shown may be less exact then: a receive that this wallet had finished itself shows as spent
+//! not show as unspent. A withdrawal that nobody shows as accepted is ended by spending its notes. (What is shown may be less exact then: a receive that this wallet had finished itself shows as spent
 //! before.)
 //!
 //! # What guardians learn

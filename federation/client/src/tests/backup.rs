@@ -15,7 +15,7 @@ use crate::{Client, ClientError};
 const SOON: Duration = Duration::from_secs(10);
 
 /// The same wallet in another folder, when the first one is gone.
-async fn lost(wallet: Wallet) -> (Wallet, Restored) {
+pub(super) async fn lost(wallet: Wallet) -> (Wallet, Restored) {
     let Wallet { world, words, client, .. } = wallet;
     drop(client);
     let db = federation_store::memory();
