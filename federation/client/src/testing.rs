@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::Network;
-use bitcoin::hashes::Hash as _;
+use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::secp256k1::{Keypair, PublicKey, SECP256K1, SecretKey};
 use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint, GuardianKeys, ModuleConfig};
 use federation_core::db::Database;
@@ -21,18 +21,19 @@ use federation_lightning::contract::{sign_cancellation, verify_cancellation};
 use federation_lightning::gateway::LIFETIME;
 use federation_lightning::report::{ContractKind, ContractReport, ContractState};
 use federation_lightning::{
-    Announcement, Contract, ContractId, GatewayFees, GatewayInfo, LightningConfig, LightningFees,
-    LightningInput, LightningOutcome, LightningOutput, OutgoingContract, Preimage,
+    Announcement, Contract, ContractId, GatewayFees, GatewayInfo, IncomingContract, LightningConfig,
+    LightningFees, LightningInput, LightningOutcome, LightningOutput, OutgoingContract, Preimage,
 };
 use federation_mint::{MintConfig, MintParams, MintSecret, NoteInput, NoteOutput, PointBytes};
 use federation_tbs::{combine, sign};
 use federation_wallet::body::{DepositStatus, DepositsStatus, Outcome, Quote, WithdrawalOutput};
 use federation_wallet::{WalletConfig, WalletParams};
+use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
 
 use crate::api::{CallError, Method, Request, Transport};
-use crate::gateway::{PayRequest, PayResponse};
+use crate::gateway::{InvoiceRequest, InvoiceResponse, PayRequest, PayResponse};
 use crate::{Client, Words};
 
 pub const GUARDIAN: &str = "http://guardian";
@@ -130,6 +131,10 @@ struct State {
     /// Requests, with the connection that they came over.
     log: Vec<(usize, String)>,
     contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
+    /// Incoming contracts that the gateway made invoices for, and where they stand once they are funded.
+    incoming: BTreeMap<ContractId, (IncomingContract, Option<ContractState>)>,
+    /// Blocks beyond height 100.
+    blocks: u32,
     faults: VecDeque<(String, Fault)>,
     /// Transactions that a guardian has told nobody of.
     kept: Vec<Transaction>,
@@ -267,6 +272,18 @@ impl World {
             Err(error) => panic!("{error}"),
         });
         handed.collect()
+    }
+
+    /// Somebody pays the only invoice that there is: the gateway funds its contract, and the guardians find the preimage right.
+    pub fn pay_invoice(&self) {
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(state.incoming.len(), 1);
+        state.incoming.values_mut().for_each(|(_, at)| *at = Some(ContractState::Decrypted));
+    }
+
+    /// So many blocks more.
+    pub fn mine(&self, blocks: u32) {
+        self.state.lock().unwrap().blocks += blocks;
     }
 
     /// What was paid out on chain, in satoshi.
@@ -439,10 +456,21 @@ impl World {
                 let found = state.spent.iter().map(hex::encode).filter(|nonce| nonce.starts_with(prefix));
                 Ok(json!({ "nonces": found.collect::<Vec<_>>(), "more": false }))
             }
-            (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": 100 })),
+            (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": state.height() })),
             (Method::Get, "/v1/modules/lightning/gateways") => Ok(json!([announcement(state.greed)])),
             (Method::Get, "/v1/modules/lightning/contract") => {
                 let id: ContractId = parameter("id").unwrap().parse().unwrap();
+                if let Some((contract, Some(at))) = state.incoming.get(&id) {
+                    return Ok(json!(ContractReport {
+                        id,
+                        kind: ContractKind::Incoming,
+                        amount: contract.terms.amount,
+                        state: *at,
+                        preimage: None,
+                        deadline_height: contract.terms.fund_before_height,
+                        height: state.height(),
+                    }));
+                }
                 let (contract, at, preimage) =
                     state.contracts.get(&id).ok_or(refused(404, "unknown_contract"))?;
                 Ok(json!(ContractReport {
@@ -452,7 +480,7 @@ impl World {
                     state: *at,
                     preimage: *preimage,
                     deadline_height: contract.expiry_height,
-                    height: 100,
+                    height: state.height(),
                 }))
             }
             (Method::Get, path) => {
@@ -490,6 +518,9 @@ impl World {
             } else {
                 Ok(json!({}))
             };
+        }
+        if request.path == "/v1/invoices" {
+            return Ok(json!(state.make_invoice(request)));
         }
         let mood = state.gateway;
         let pay: PayRequest = serde_json::from_value(request.body.clone()).unwrap();
@@ -537,6 +568,25 @@ pub fn announcement(greed: u64) -> Announcement {
 }
 
 impl State {
+    fn height(&self) -> u32 {
+        100 + self.blocks
+    }
+
+    fn make_invoice(&mut self, request: &Request) -> InvoiceResponse {
+        let asked: InvoiceRequest = serde_json::from_value(request.body.clone()).unwrap();
+        let contract: IncomingContract = decode(&asked.contract, 10_000).unwrap();
+        let invoice = InvoiceBuilder::new(Currency::Regtest)
+            .description(asked.description)
+            .payment_hash(sha256::Hash::from_byte_array(contract.terms.payment_hash.0))
+            .payment_secret(PaymentSecret([1; 32]))
+            .duration_since_epoch(crate::ops::now())
+            .min_final_cltv_expiry_delta(18)
+            .amount_milli_satoshis(asked.amount_msat.msat())
+            .build_signed(|hash| SECP256K1.sign_ecdsa_recoverable(hash, &gateway_key().secret_key()));
+        self.incoming.insert(contract.id(config().id()), (contract, None));
+        InvoiceResponse { invoice: invoice.unwrap().to_string() }
+    }
+
     /// The rules, all of an epoch at once.
     fn apply(&mut self, transaction: &Transaction) -> Result<TransactionResponse, CallError> {
         let federation: FederationId = config().id();
@@ -546,7 +596,7 @@ impl State {
         }
         transaction.check_signatures(federation).map_err(|_| refused(400, "bad_signature"))?;
         let (mut sum, mut minted) = (0i128, 0i128);
-        let (mut spent, mut refunded) = (Vec::new(), Vec::new());
+        let (mut spent, mut refunded, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
         for input in &transaction.inputs {
             match input.module {
                 MINT => {
@@ -568,13 +618,28 @@ impl State {
                     LightningInput::RefundOutgoing { contract, cancellation } => {
                         let (found, state, _) = self.contracts.get(&contract).unwrap();
                         assert_eq!(found.user_key, input.key);
-                        let signature = cancellation.ok_or(refused(422, "not_expired"))?.0;
-                        assert!(verify_cancellation(federation, contract, &found.gateway_key, &signature));
+                        match cancellation {
+                            Some(signature) => {
+                                let key = &found.gateway_key;
+                                assert!(verify_cancellation(federation, contract, key, &signature.0));
+                            }
+                            None if self.height() >= found.expiry_height => {}
+                            None => return Err(refused(422, "not_expired")),
+                        }
                         if *state != ContractState::Funded {
                             return Err(refused(422, "contract_spent"));
                         }
                         sum += i128::from(found.amount.msat()) - 2;
                         refunded.push(contract);
+                    }
+                    LightningInput::ClaimIncoming { contract } => {
+                        let (found, state) = self.incoming.get(&contract).unwrap();
+                        assert_eq!(found.terms.user_key, input.key);
+                        if *state != Some(ContractState::Decrypted) {
+                            return Err(refused(422, "contract_spent"));
+                        }
+                        sum += i128::from(found.terms.amount.msat()) - 2;
+                        claimed.push(contract);
                     }
                     other => panic!("{other:?}"),
                 },
@@ -625,6 +690,9 @@ impl State {
         self.paid_out.extend(paid_out);
         for contract in refunded {
             self.contracts.get_mut(&contract).unwrap().1 = ContractState::Refunded;
+        }
+        for contract in claimed {
+            self.incoming.get_mut(&contract).unwrap().1 = Some(ContractState::Claimed);
         }
         for contract in contracts {
             let id = Contract::Outgoing(contract.clone()).id(federation);

@@ -142,7 +142,8 @@ impl Client {
         let op = fresh_id();
         let withdraw = Withdraw { address: quote.address, amount, fee, state: State::Submitting };
         let operation = Operation::new(Kind::Withdraw(withdraw), memo);
-        let plan = Plan::new(transaction_id(&op), Vec::new(), vec![(output, Value { amount, fee })]);
+        let outputs = vec![(output, Value { amount, fee })];
+        let plan = Plan { back_up: true, ..Plan::new(transaction_id(&op), Vec::new(), outputs) };
         self.begin(plan, |batch, _| {
             put(batch, &op, &operation);
             Ok(())

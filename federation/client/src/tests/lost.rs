@@ -44,6 +44,9 @@ async fn kept(world: &Arc<World>) -> Wallet {
     let plan = Plan { notes, ..Plan::new([99; 32], vec![free_money(ALL)], Vec::new()) };
     alice.client.begin(plan, |_, _| Ok(())).await.unwrap();
     alice.client.settled([99; 32]).await.unwrap();
+    // The first one takes some work.
+    alice.client.backup_is_due().await.unwrap();
+    assert!(alice.client.finish_backup(SOON).await.unwrap());
     world.fault("/v1/transactions", Fault::Kept);
     let client = alice.client.clone();
     let withdrawing = tokio::spawn(async move { withdraw(&client).await });
@@ -54,7 +57,9 @@ async fn kept(world: &Arc<World>) -> Wallet {
     };
     tokio::time::timeout(SOON, arrived).await.unwrap();
     withdrawing.abort();
-    assert!(alice.client.finish_backup(SOON).await.unwrap());
+    // It was written before the transaction left.
+    assert_eq!(world.backups().len(), 2);
+    assert!(!alice.client.backup_status().await.unwrap().is_due);
     alice
 }
 
