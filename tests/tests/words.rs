@@ -297,3 +297,44 @@ async fn payments_that_were_under_way_when_the_wallet_was_lost_are_paid_or_come_
     assert_eq!(info["backup"]["behind"], false, "{info}");
     assert!(info["backup"]["kept_by"].as_u64().unwrap() >= 3, "{info}");
 }
+
+#[tokio::test]
+async fn a_withdrawal_under_way_when_the_wallet_is_lost_is_paid_once_or_comes_back() {
+    let sandbox = Sandbox::new("withdrawal").unwrap();
+    let bitcoind = Bitcoind::start(&sandbox).await.unwrap();
+    let federation = Federation::start(&sandbox, &bitcoind, 4).await.unwrap();
+    let alice = Ecash::join(&sandbox, "alice", &federation.invite).await.unwrap();
+    deposit(&bitcoind, &alice, 60_000).await.unwrap();
+    let words = text(&alice.run(&["words"]).await.unwrap(), "words").unwrap();
+    let (mut expected, mut ends) = (60_000_000, Vec::new());
+    for moment in [120, 180, 240, 320, 500, 900] {
+        let address = bitcoind.address().await.unwrap();
+        let to = address.to_string();
+        let args = ["withdraw", to.as_str(), "5000"];
+        let _ = tokio::time::timeout(Duration::from_millis(moment), alice.run(&args)).await;
+        std::fs::remove_dir_all(alice.folder()).unwrap();
+        alice.run_with(&["restore", &federation.invite], &words).await.unwrap();
+        let balance = settled(&alice).await;
+        let history = alice.run(&["history"]).await.unwrap();
+        let newest = history["operations"].as_array().unwrap().first().cloned().unwrap_or_default();
+        let known = newest["kind"] == "withdraw" && !ends.iter().any(|(id, _)| *id == newest["id"]);
+        // Paid, or all is back: what balance and history say is what the chain says.
+        let paid = balance < expected;
+        let arrived = wait_for("blocks", SOON, || async {
+            bitcoind.mine(2).await?;
+            let received = bitcoind.received(&address).await?;
+            Ok((received > 0 || !paid).then_some(received))
+        });
+        assert_eq!(arrived.await.unwrap(), if paid { 5000 } else { 0 }, "{moment} {history}");
+        assert!(!paid || balance < expected - 5_000_000, "{moment} {balance}");
+        if known {
+            let status = if paid { "sent" } else { "failed" };
+            assert_eq!(newest["status"], status, "{moment} {history}");
+            ends.push((newest["id"].clone(), status));
+        }
+        conserved(&federation.audit().await.unwrap(), &[balance]).unwrap();
+        expected = balance;
+    }
+    println!("{ends:?}");
+    assert!(!ends.is_empty(), "each was killed before it was backed up");
+}

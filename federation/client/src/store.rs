@@ -1,6 +1,7 @@
 //! What a wallet keeps on disk.
 //!
-//! Money is in exactly one of these: [`NOTES`] (can be spent), [`RESERVED`] (spent by a transaction that is not decided),
+//! Money is in exactly one of these: [`NOTES`] (can be spent), [`RESERVED`] (spent by a transaction that is not decided, be it one that
+//! an earlier life of the wallet handed in),
 //! [`SENT`] (handed out), in an unfinished transaction's outputs ([`UNFINISHED`]), or found with the guardians and not looked
 //! at yet ([`FOUND`]). Each move is one commit.
 
@@ -94,6 +95,17 @@ pub struct TxRecord {
     pub fees: Amount,
 }
 
+/// What is left of a transaction that a wallet had under way when it was lost.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Remembered {
+    /// Its id.
+    pub txid: TxId,
+    /// The numbers of the notes that it spends, while it is not decided.
+    pub spends: Vec<u64>,
+    /// The numbers of the notes that it asks for.
+    pub asks: Vec<u64>,
+}
+
 /// Counters of derived keys.
 pub mod counter {
     /// Notes.
@@ -146,7 +158,7 @@ pub const BACKUP: Table<(), Written> = Table::new(17, "backup");
 /// There when something has happened that no backup has: a mark that differs each time.
 pub const BACKUP_DUE: Table<(), u64> = Table::new(18, "backup due");
 /// The transactions of operations that came back with a backup, where these can't go on without.
-pub const RESTORED: Table<OpId, TxId> = Table::new(19, "restored transactions");
+pub const RESTORED: Table<OpId, Remembered> = Table::new(19, "restored transactions");
 /// How far a restore has come; there is one as long as it is not finished, and no wallet until then.
 pub const RESTORE: Table<(), Scan> = Table::new(15, "restore");
 /// Notes that the guardians have shown us, by number, on their way into [`NOTES`].

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::Network;
+use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::secp256k1::{Keypair, PublicKey, SECP256K1, SecretKey};
 use federation_core::config::{ConfigResponse, ConsensusConfig, Endpoint, GuardianKeys, ModuleConfig};
 use federation_core::db::Database;
@@ -20,18 +21,19 @@ use federation_lightning::contract::{sign_cancellation, verify_cancellation};
 use federation_lightning::gateway::LIFETIME;
 use federation_lightning::report::{ContractKind, ContractReport, ContractState};
 use federation_lightning::{
-    Announcement, Contract, ContractId, GatewayFees, GatewayInfo, LightningConfig, LightningFees,
-    LightningInput, LightningOutcome, LightningOutput, OutgoingContract, Preimage,
+    Announcement, Contract, ContractId, GatewayFees, GatewayInfo, IncomingContract, LightningConfig,
+    LightningFees, LightningInput, LightningOutcome, LightningOutput, OutgoingContract, Preimage,
 };
 use federation_mint::{MintConfig, MintParams, MintSecret, NoteInput, NoteOutput, PointBytes};
 use federation_tbs::{combine, sign};
-use federation_wallet::body::{DepositStatus, DepositsStatus};
+use federation_wallet::body::{DepositStatus, DepositsStatus, Outcome, Quote, WithdrawalOutput};
 use federation_wallet::{WalletConfig, WalletParams};
+use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
 
 use crate::api::{CallError, Method, Request, Transport};
-use crate::gateway::{PayRequest, PayResponse};
+use crate::gateway::{InvoiceRequest, InvoiceResponse, PayRequest, PayResponse};
 use crate::{Client, Words};
 
 pub const GUARDIAN: &str = "http://guardian";
@@ -39,6 +41,8 @@ pub const GATEWAY: &str = "http://gateway";
 const MINT: ModuleId = ModuleId(0);
 const WALLET: ModuleId = ModuleId(1);
 const LIGHTNING: ModuleId = ModuleId(2);
+/// What a withdrawal costs, in satoshi.
+pub const WITHDRAWAL_FEE: u64 = 2;
 /// 1 msat to about 16 sat.
 const DENOMINATIONS: usize = 15;
 
@@ -104,6 +108,10 @@ pub enum Fault {
     Refused(&'static str),
     /// The process that asks is killed here: the answer never comes.
     Hang,
+    /// A transaction that is handed in: the guardian keeps it to itself, until [`World::hand_in`], and does not answer.
+    Kept,
+    /// A transaction that is handed in: what was kept is handed in just before it.
+    Overtaken,
 }
 
 #[derive(Default)]
@@ -123,7 +131,17 @@ struct State {
     /// Requests, with the connection that they came over.
     log: Vec<(usize, String)>,
     contracts: BTreeMap<ContractId, (OutgoingContract, ContractState, Option<Preimage>)>,
+    /// Incoming contracts that the gateway made invoices for, and where they stand once they are funded.
+    incoming: BTreeMap<ContractId, (IncomingContract, Option<ContractState>)>,
+    /// Blocks beyond height 100.
+    blocks: u32,
     faults: VecDeque<(String, Fault)>,
+    /// Transactions that a guardian has told nobody of.
+    kept: Vec<Transaction>,
+    /// It says of them that they are on their way.
+    claims: bool,
+    /// What was paid out, in satoshi.
+    paid_out: Vec<u64>,
     /// How often the transactions' endpoint was handed something.
     submissions: usize,
     /// What the gateway does.
@@ -224,6 +242,55 @@ impl World {
         self.state.lock().unwrap().copies = true;
     }
 
+    /// From now on the guardian says that what it keeps is on its way.
+    pub fn claim_kept(&self) {
+        self.state.lock().unwrap().claims = true;
+    }
+
+    /// Nothing happens to the next requests.
+    pub fn forget_faults(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
+    /// The same for those of one path.
+    pub fn forget_fault(&self, path: &str) {
+        self.state.lock().unwrap().faults.retain(|(of, _)| of != path);
+    }
+
+    /// How many transactions are kept.
+    pub fn kept(&self) -> usize {
+        self.state.lock().unwrap().kept.len()
+    }
+
+    /// Hands in what was kept; what of it was refused, by code.
+    pub fn hand_in(&self) -> Vec<Option<String>> {
+        let mut state = self.state.lock().unwrap();
+        let kept = std::mem::take(&mut state.kept);
+        let handed = kept.iter().map(|transaction| match state.apply(transaction) {
+            Ok(_) => None,
+            Err(CallError::Refused { code, .. }) => Some(code),
+            Err(error) => panic!("{error}"),
+        });
+        handed.collect()
+    }
+
+    /// Somebody pays the only invoice that there is: the gateway funds its contract, and the guardians find the preimage right.
+    pub fn pay_invoice(&self) {
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(state.incoming.len(), 1);
+        state.incoming.values_mut().for_each(|(_, at)| *at = Some(ContractState::Decrypted));
+    }
+
+    /// So many blocks more.
+    pub fn mine(&self, blocks: u32) {
+        self.state.lock().unwrap().blocks += blocks;
+    }
+
+    /// What was paid out on chain, in satoshi.
+    pub fn paid_out(&self) -> Vec<u64> {
+        self.state.lock().unwrap().paid_out.clone()
+    }
+
     /// Whether `issued` shows signatures.
     pub fn sign(&self, yes: bool) {
         self.state.lock().unwrap().unsigned = !yes;
@@ -256,7 +323,10 @@ impl World {
         let fault = {
             let mut state = self.state.lock().unwrap();
             state.log.push((connection, request.path.clone()));
-            let place = state.faults.iter().position(|(path, _)| request.path.contains(path.as_str()));
+            let place = state.faults.iter().position(|(path, fault)| {
+                let of_submissions = matches!(fault, Fault::Kept | Fault::Overtaken);
+                request.path.contains(path.as_str()) && (request.method == Method::Post || !of_submissions)
+            });
             place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault)
         };
         if fault == Some(Fault::Down) {
@@ -265,11 +335,19 @@ impl World {
         if let Some(Fault::Refused(code)) = fault {
             return Err(refused(422, code));
         }
+        if fault == Some(Fault::Kept) {
+            let transaction: Transaction = serde_json::from_value(request.body.clone()).unwrap();
+            self.state.lock().unwrap().kept.push(transaction);
+            return std::future::pending().await;
+        }
+        if fault == Some(Fault::Overtaken) {
+            self.hand_in();
+        }
         let answer = if base == GATEWAY { self.gateway_answer(request) } else { self.answer(request) };
         match fault {
             Some(Fault::LostAnswer) => Err(CallError::Down("lost".into())),
-            Some(_) => std::future::pending().await,
-            None => answer,
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => answer,
         }
     }
 
@@ -347,6 +425,13 @@ impl World {
                 kept.map(|backup| json!(backup)).ok_or(refused(404, "unknown_backup"))
             }
             (Method::Post, "/v1/modules/wallet/register") => Ok(Value::Null),
+            (Method::Get, "/v1/modules/wallet/quote") => Ok(json!(Quote {
+                address: parameter("address").unwrap().to_owned(),
+                amount_sat: parameter("amount_sat").unwrap().parse().unwrap(),
+                fee_sat: WITHDRAWAL_FEE,
+                rate_sat_per_kvb: 1000,
+                valid_until_height: 200,
+            })),
             (Method::Get, "/v1/modules/wallet/deposits") => {
                 let paid = state.deposits.get(parameter("key").unwrap()).cloned().unwrap_or_default();
                 let deposits = paid.into_iter().map(|(outpoint, amount_sat)| DepositStatus {
@@ -371,10 +456,21 @@ impl World {
                 let found = state.spent.iter().map(hex::encode).filter(|nonce| nonce.starts_with(prefix));
                 Ok(json!({ "nonces": found.collect::<Vec<_>>(), "more": false }))
             }
-            (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": 100 })),
+            (Method::Get, "/v1/modules/lightning/height") => Ok(json!({ "height": state.height() })),
             (Method::Get, "/v1/modules/lightning/gateways") => Ok(json!([announcement(state.greed)])),
             (Method::Get, "/v1/modules/lightning/contract") => {
                 let id: ContractId = parameter("id").unwrap().parse().unwrap();
+                if let Some((contract, Some(at))) = state.incoming.get(&id) {
+                    return Ok(json!(ContractReport {
+                        id,
+                        kind: ContractKind::Incoming,
+                        amount: contract.terms.amount,
+                        state: *at,
+                        preimage: None,
+                        deadline_height: contract.terms.fund_before_height,
+                        height: state.height(),
+                    }));
+                }
                 let (contract, at, preimage) =
                     state.contracts.get(&id).ok_or(refused(404, "unknown_contract"))?;
                 Ok(json!(ContractReport {
@@ -384,13 +480,22 @@ impl World {
                     state: *at,
                     preimage: *preimage,
                     deadline_height: contract.expiry_height,
-                    height: 100,
+                    height: state.height(),
                 }))
             }
             (Method::Get, path) => {
                 let mut parts = path.trim_start_matches("/v1/").split('/');
                 let (kind, txid) = (parts.next().unwrap(), parts.next().unwrap_or_default());
                 let response = txid.parse().ok().and_then(|txid: TxId| state.transactions.get(&txid));
+                let is_kept = |of: &Transaction| of.txid(config().id()).to_string() == txid;
+                if kind == "transactions"
+                    && response.is_none()
+                    && state.claims
+                    && state.kept.iter().any(is_kept)
+                {
+                    let (txid, status) = (txid.parse().unwrap(), TransactionStatus::Proposed);
+                    return Ok(json!(TransactionResponse { txid, status, outputs: Vec::new() }));
+                }
                 let response = response.ok_or(refused(404, "unknown_transaction"))?;
                 match (kind, parts.next()) {
                     ("transactions", None) => Ok(json!(response)),
@@ -413,6 +518,9 @@ impl World {
             } else {
                 Ok(json!({}))
             };
+        }
+        if request.path == "/v1/invoices" {
+            return Ok(json!(state.make_invoice(request)));
         }
         let mood = state.gateway;
         let pay: PayRequest = serde_json::from_value(request.body.clone()).unwrap();
@@ -460,6 +568,25 @@ pub fn announcement(greed: u64) -> Announcement {
 }
 
 impl State {
+    fn height(&self) -> u32 {
+        100 + self.blocks
+    }
+
+    fn make_invoice(&mut self, request: &Request) -> InvoiceResponse {
+        let asked: InvoiceRequest = serde_json::from_value(request.body.clone()).unwrap();
+        let contract: IncomingContract = decode(&asked.contract, 10_000).unwrap();
+        let invoice = InvoiceBuilder::new(Currency::Regtest)
+            .description(asked.description)
+            .payment_hash(sha256::Hash::from_byte_array(contract.terms.payment_hash.0))
+            .payment_secret(PaymentSecret([1; 32]))
+            .duration_since_epoch(crate::ops::now())
+            .min_final_cltv_expiry_delta(18)
+            .amount_milli_satoshis(asked.amount_msat.msat())
+            .build_signed(|hash| SECP256K1.sign_ecdsa_recoverable(hash, &gateway_key().secret_key()));
+        self.incoming.insert(contract.id(config().id()), (contract, None));
+        InvoiceResponse { invoice: invoice.unwrap().to_string() }
+    }
+
     /// The rules, all of an epoch at once.
     fn apply(&mut self, transaction: &Transaction) -> Result<TransactionResponse, CallError> {
         let federation: FederationId = config().id();
@@ -469,7 +596,7 @@ impl State {
         }
         transaction.check_signatures(federation).map_err(|_| refused(400, "bad_signature"))?;
         let (mut sum, mut minted) = (0i128, 0i128);
-        let (mut spent, mut refunded) = (Vec::new(), Vec::new());
+        let (mut spent, mut refunded, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
         for input in &transaction.inputs {
             match input.module {
                 MINT => {
@@ -491,13 +618,28 @@ impl State {
                     LightningInput::RefundOutgoing { contract, cancellation } => {
                         let (found, state, _) = self.contracts.get(&contract).unwrap();
                         assert_eq!(found.user_key, input.key);
-                        let signature = cancellation.ok_or(refused(422, "not_expired"))?.0;
-                        assert!(verify_cancellation(federation, contract, &found.gateway_key, &signature));
+                        match cancellation {
+                            Some(signature) => {
+                                let key = &found.gateway_key;
+                                assert!(verify_cancellation(federation, contract, key, &signature.0));
+                            }
+                            None if self.height() >= found.expiry_height => {}
+                            None => return Err(refused(422, "not_expired")),
+                        }
                         if *state != ContractState::Funded {
                             return Err(refused(422, "contract_spent"));
                         }
                         sum += i128::from(found.amount.msat()) - 2;
                         refunded.push(contract);
+                    }
+                    LightningInput::ClaimIncoming { contract } => {
+                        let (found, state) = self.incoming.get(&contract).unwrap();
+                        assert_eq!(found.terms.user_key, input.key);
+                        if *state != Some(ContractState::Decrypted) {
+                            return Err(refused(422, "contract_spent"));
+                        }
+                        sum += i128::from(found.terms.amount.msat()) - 2;
+                        claimed.push(contract);
                     }
                     other => panic!("{other:?}"),
                 },
@@ -506,7 +648,7 @@ impl State {
             }
         }
         let mut outputs = Vec::new();
-        let (mut contracts, mut issued) = (Vec::new(), Vec::new());
+        let (mut contracts, mut issued, mut paid_out) = (Vec::new(), Vec::new(), Vec::new());
         for output in &transaction.outputs {
             let bytes = match output.module {
                 MINT => {
@@ -522,6 +664,12 @@ impl State {
                     let share = &keys().secret.shares[usize::from(note.denomination.exponent())];
                     let share = sign(&note.blinded_nonce, share);
                     encode(&PointBytes(combine(&BTreeMap::from([(0, share)]), 1).unwrap().to_bytes()))
+                }
+                WALLET => {
+                    let withdrawal: WithdrawalOutput = decode(&output.body, 1000).unwrap();
+                    sum -= i128::from(withdrawal.amount_sat + withdrawal.fee_sat) * 1000;
+                    paid_out.push(withdrawal.amount_sat);
+                    encode(&Outcome { txid: bitcoin::Txid::from_byte_array(txid.0) })
                 }
                 _ => match decode::<LightningOutput>(&output.body, 10_000).unwrap().0 {
                     Contract::Outgoing(contract) => {
@@ -539,8 +687,12 @@ impl State {
         }
         self.spent.extend(spent);
         self.issued.extend(issued);
+        self.paid_out.extend(paid_out);
         for contract in refunded {
             self.contracts.get_mut(&contract).unwrap().1 = ContractState::Refunded;
+        }
+        for contract in claimed {
+            self.incoming.get_mut(&contract).unwrap().1 = Some(ContractState::Claimed);
         }
         for contract in contracts {
             let id = Contract::Outgoing(contract.clone()).id(federation);

@@ -11,8 +11,9 @@ use federation_store::WriteBatch;
 use super::contents::{Contents, Saved};
 use super::write::due;
 use crate::client::Client;
-use crate::ops::{Kind, Operation, deposit, invoice, put, send};
-use crate::store::{BACKUP, Held, NOTES, OPERATIONS, OpId, PAYMENTS, RESTORED, SENT};
+use crate::ops::{Kind, Operation, deposit, invoice, put, send, withdraw};
+use crate::restore::GAP;
+use crate::store::{BACKUP, Held, NEXT, NOTES, OPERATIONS, PAYMENTS, RESERVED, RESTORED, SENT, counter};
 use crate::{ClientError, Result};
 
 use super::Fetched;
@@ -39,14 +40,18 @@ impl Client {
         operations.sort_by_key(|saved| saved.operation.created);
         let mut applied = Applied::default();
         for saved in operations {
-            let Saved { op, operation, numbers, txid } = saved;
+            let Saved { op, operation, numbers, transaction } = saved;
             if OPERATIONS.get(batch, op).await?.is_some() {
                 continue;
             }
             let kind = match operation.kind.clone() {
                 Kind::Send(send) => {
-                    let sent = hand_out(batch, &mut own, op, numbers);
-                    let sent = Amount::checked_sum(sent).ok_or(ClientError::AmountTooLarge)?;
+                    let mut amounts = Vec::new();
+                    for (nonce, held) in set_aside(batch, &mut own, numbers) {
+                        SENT.put(batch, &(*op, nonce), &held);
+                        amounts.push(held.denomination.amount());
+                    }
+                    let sent = Amount::checked_sum(amounts).ok_or(ClientError::AmountTooLarge)?;
                     applied.sent = applied.sent.checked_add(sent).ok_or(ClientError::AmountTooLarge)?;
                     Kind::Send(send::Send { state: send_state(send.state, !sent.is_zero()), ..send })
                 }
@@ -64,8 +69,18 @@ impl Client {
                 Kind::Deposit(deposit) if deposit.state == deposit::State::Claiming => continue,
                 other => other,
             };
-            if let Some(txid) = txid {
-                RESTORED.put(batch, op, txid);
+            if let Some(transaction) = transaction {
+                RESTORED.put(batch, op, transaction);
+                // Whoever has it may hand it in: its numbers are not to be used by another one.
+                let next = NEXT.get(batch, &counter::NOTES).await?.unwrap_or_default();
+                let most = NEXT.get(batch, &counter::ISSUED).await?.unwrap_or_default().saturating_add(GAP);
+                let after = transaction.asks.iter().max().map_or(0, |last| last.saturating_add(1));
+                NEXT.put(batch, &counter::NOTES, &next.max(after.min(most)));
+                if let Kind::Withdraw(withdraw::Withdraw { state: withdraw::State::Submitting, .. }) = &kind {
+                    for (nonce, held) in set_aside(batch, &mut own, &transaction.spends) {
+                        RESERVED.put(batch, &(*op, nonce), &held);
+                    }
+                }
             }
             put(batch, op, &Operation { kind, ..operation.clone() });
             applied.operations = applied.operations.saturating_add(1);
@@ -77,15 +92,11 @@ impl Client {
     }
 }
 
-/// Sets the notes of a string aside, as far as they are unspent: they were handed out, and are not to be spent by accident.
-fn hand_out(batch: &mut WriteBatch, own: &mut Own, op: &OpId, numbers: &[u64]) -> Vec<Amount> {
-    let mut amounts = Vec::new();
-    for (nonce, held) in numbers.iter().filter_map(|number| own.remove(number)) {
-        NOTES.delete(batch, &nonce);
-        SENT.put(batch, &(*op, nonce), &held);
-        amounts.push(held.denomination.amount());
-    }
-    amounts
+/// Takes those of the notes that are unspent out of the balance: they are not to be spent by accident.
+fn set_aside(batch: &mut WriteBatch, own: &mut Own, numbers: &[u64]) -> Vec<([u8; 32], Held)> {
+    let taken: Vec<_> = numbers.iter().filter_map(|number| own.remove(number)).collect();
+    taken.iter().for_each(|(nonce, _)| NOTES.delete(batch, nonce));
+    taken
 }
 
 fn send_state(state: send::State, has_notes: bool) -> send::State {

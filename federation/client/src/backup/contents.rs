@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use federation_core::TxId;
 use federation_core::db::Reader;
 use federation_core::encoding::encode;
 
@@ -11,7 +10,9 @@ use super::seal::MAX_CONTENT;
 use crate::Result;
 use crate::client::Client;
 use crate::ops::{Kind, Operation, deposit, now, send, withdraw};
-use crate::store::{Destination, HISTORY, OPEN, OPERATIONS, OpId, RESTORED, SENT, TRANSACTIONS};
+use crate::store::{
+    Destination, HISTORY, OPEN, OPERATIONS, OpId, RESERVED, RESTORED, Remembered, SENT, TRANSACTIONS, TxState,
+};
 
 /// The most operations that are looked at.
 const MAX_OPERATIONS: usize = 1000;
@@ -35,7 +36,7 @@ pub(crate) struct Saved {
     /// Of a send: the numbers of its notes.
     pub numbers: Vec<u64>,
     /// Of a withdrawal: its transaction.
-    pub txid: Option<TxId>,
+    pub transaction: Option<Remembered>,
 }
 
 impl Client {
@@ -68,7 +69,7 @@ async fn saved(db: &dyn Reader, op: OpId, mut operation: Operation) -> Result<Sa
     if let Some((end, _)) = operation.memo.char_indices().nth(MAX_MEMO) {
         operation.memo.truncate(end);
     }
-    let (mut numbers, mut txid) = (Vec::new(), None);
+    let (mut numbers, mut transaction) = (Vec::new(), None);
     match &mut operation.kind {
         Kind::Send(send) => match send.state {
             send::State::Preparing => {
@@ -87,13 +88,28 @@ async fn saved(db: &dyn Reader, op: OpId, mut operation: Operation) -> Result<Sa
             send::State::Reclaimed { .. } | send::State::Claimed | send::State::Failed { .. } => {}
         },
         Kind::Withdraw(withdraw) if withdraw.state.is_open() => {
-            txid = TRANSACTIONS.get(db, &withdraw::transaction_id(&op)).await?.map(|record| record.txid);
-            // One that came back with a backup itself.
-            txid = txid.or(RESTORED.get(db, &op).await?);
+            let id = withdraw::transaction_id(&op);
+            if let Some(record) = TRANSACTIONS.get(db, &id).await? {
+                let reserved = RESERVED.all_under(db, &id).await?;
+                transaction = Some(Remembered {
+                    txid: record.txid,
+                    spends: reserved.into_iter().map(|(_, held)| held.index).collect(),
+                    asks: record.issues.iter().map(|issue| issue.index).collect(),
+                });
+                withdraw.state = match record.state {
+                    TxState::Pending => withdraw.state.clone(),
+                    TxState::Accepted | TxState::Done => withdraw::State::Accepted,
+                    // What it would have spent is free again, and reserved no more.
+                    TxState::Rejected { code, reason } => withdraw::State::Failed { code, reason },
+                };
+            } else {
+                // One that came back with a backup itself.
+                transaction = RESTORED.get(db, &op).await?;
+            }
         }
         // It has done its work, and is long.
         Kind::Deposit(deposit) if deposit.state != deposit::State::Claiming => deposit.proof.clear(),
         _ => {}
     }
-    Ok(Saved { op, operation, numbers, txid })
+    Ok(Saved { op, operation, numbers, transaction })
 }

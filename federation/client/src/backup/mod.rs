@@ -16,14 +16,14 @@
 //!
 //! In the background, soon after an operation has begun, moved on or ended ([`DEBOUNCE`]); a command line writes at its end.
 //! Before money is locked for a Lightning payment, and before an invoice is shown, it is written first, since such a contract's
-//! id and keys are in no other place; but a payment never waits longer than [`BEFORE`] for it, and goes on without it.
+//! id and keys are in no other place; and before a withdrawal is handed in, since a wallet that has forgotten it may pay it again. But a payment never waits longer than [`BEFORE`] for it, and goes on without it.
 //! A write that fails never fails what it is about: `ecash info` shows how things stand, and it is tried again.
 //!
 //! # Old ones are harmless
 //!
 //! Whatever state an operation is restored in, the federation is asked before anything is done: a contract that was claimed or
 //! refunded says so, a note that was spent can't be spent again. What is restored in doubt is never a note that the guardians do
-//! not show as unspent. (What is shown may be less exact then: a receive that this wallet had finished itself shows as spent
+//! not show as unspent. A withdrawal that nobody shows as accepted is ended by spending its notes. (What is shown may be less exact then: a receive that this wallet had finished itself shows as spent
 //! before.)
 //!
 //! # What guardians learn

@@ -42,6 +42,7 @@ impl Client {
         let key = keys.signing.x_only_public_key().0;
         let request = Request::get(format!("/v1/backups/{key}"));
         let api = self.backup_api()?;
+        let enough = api.guardians().saturating_sub(api.max_faulty());
         let mut answers: BTreeMap<PeerId, Option<Backup>> = BTreeMap::new();
         for round in 1..=ROUNDS {
             for (peer, answer) in api.all(&request, Duration::ZERO).await {
@@ -56,7 +57,7 @@ impl Client {
                     Err(error) => tracing::debug!("guardian {peer}: {error}"),
                 }
             }
-            if answers.len() >= self.inner.config.threshold() {
+            if answers.len() >= enough {
                 break;
             }
             if round == ROUNDS {

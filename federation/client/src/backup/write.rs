@@ -69,7 +69,7 @@ impl Client {
         Ok(!BACKUP_DUE.contains(self.db(), &()).await?)
     }
 
-    /// Before money is locked, or an invoice is shown: best effort.
+    /// Before money is locked, an invoice is shown, or a withdrawal is handed in: best effort.
     pub(crate) async fn back_up_first(&self, about: Option<(OpId, Operation)>) {
         self.back_up_within(BEFORE, about).await;
     }

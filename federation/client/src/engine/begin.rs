@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub destination: Destination,
     /// Instead of all this: own notes to be reissued.
     pub reissue: Option<Reissue>,
+    /// Whether it is backed up before it is handed in: what must not be done twice must not be forgotten.
+    pub back_up: bool,
 }
 
 /// How many own notes of each denomination become others, with so many of each small one among them.
@@ -49,7 +51,8 @@ pub(crate) struct Reissue {
 impl Plan {
     /// No notes but change.
     pub fn new(op: OpId, inputs: Vec<(Input, Keypair, Value)>, outputs: Vec<(Output, Value)>) -> Self {
-        Self { op, inputs, outputs, notes: Vec::new(), destination: Destination::Keep, reissue: None }
+        let (notes, destination) = (Vec::new(), Destination::Keep);
+        Self { op, inputs, outputs, notes, destination, reissue: None, back_up: false }
     }
 }
 
@@ -84,6 +87,9 @@ impl Client {
                     batch.commit().await?;
                     drop(guard);
                     self.touch();
+                    if plan.back_up {
+                        self.back_up_first(None).await;
+                    }
                     self.spawn_driver(plan.op);
                     return Ok(record);
                 }

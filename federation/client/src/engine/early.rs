@@ -34,8 +34,9 @@ use crate::{ClientError, Result};
 /// When the ordinary way begins, if nobody has answered: as long as nothing is accepted it has nothing to tell but a refusal,
 /// and it is a request more.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// How long the others get when the first has answered; then all are asked, and the ordinary way begins. The outcome is an
-/// epoch away then, which takes about as long.
+/// How long the others get when f + 1 have given shares: one of these is honest, and gives none before it has accepted the
+/// transaction. (What a single one says proves nothing: it may be empty, or signed too early.) Then all are asked, and the ordinary way
+/// begins. The outcome is an epoch away then, which takes about as long.
 const OTHERS: Duration = Duration::from_millis(100);
 
 /// What has come first.
@@ -120,12 +121,14 @@ impl Client {
             heard.insert(peer);
             api.note(peer, matches!(answer, Err(CallError::Down(_))));
             let answer = answer.ok().and_then(|answer| serde_json::from_value::<SharesAnswer>(answer).ok());
-            if answer.is_some() && !accepted {
-                accepted = true;
-                patience = Instant::now().checked_add(OTHERS);
-            }
             match answer.as_ref().and_then(|answer| partial_signatures(record, answer)) {
-                Some(given) => drop(shares.insert(peer, given)),
+                Some(given) => {
+                    shares.insert(peer, given);
+                    if shares.len() > api.max_faulty() && !accepted {
+                        accepted = true;
+                        patience = Instant::now().checked_add(OTHERS);
+                    }
+                }
                 None => {
                     over = over.saturating_add(usize::from(answer.is_some_and(|a| !a.outcomes.is_empty())));
                     // The outcomes are there. (f may lie about that.)

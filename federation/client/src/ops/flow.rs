@@ -7,7 +7,7 @@ use federation_store::WriteBatch;
 use super::{Kind, Operation};
 use crate::backup::due;
 use crate::client::Client;
-use crate::store::{HISTORY, NEXT, OPEN, OPERATIONS, OpId};
+use crate::store::{HISTORY, NEXT, OPEN, OPERATIONS, OpId, RESERVED};
 use crate::{ClientError, Result};
 
 /// The pause after a failure, at first and at most.
@@ -82,13 +82,17 @@ impl Client {
         }
     }
 
-    /// Writes where an operation stands now.
+    /// Writes where an operation stands now. Notes that were reserved for the operation itself (see [`lost`](super::lost)) are
+    /// spent then.
     pub(super) async fn become_kind(&self, op: OpId, kind: Kind) -> Result<()> {
         let _guard = self.inner.money.lock().await;
         let mut batch = WriteBatch::new(self.inner.db.clone());
         let operation = OPERATIONS.get(&batch, &op).await?;
         let mut operation = operation.ok_or_else(|| ClientError::NoOperation(hex::encode(op)))?;
         operation.kind = kind;
+        for (key, _) in RESERVED.all_under(&batch, &op).await? {
+            RESERVED.delete(&mut batch, &key);
+        }
         put(&mut batch, &op, &operation);
         batch.commit().await?;
         self.touch();

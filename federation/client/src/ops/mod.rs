@@ -17,6 +17,7 @@ mod flow;
 mod gateways;
 pub mod history;
 pub mod invoice;
+mod lost;
 pub mod pay;
 pub mod receive;
 pub mod send;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use federation_core::module::Value;
-use federation_core::rest::TransactionStatus;
 use federation_core::{Amount, OutPoint};
 use federation_wallet::body::{Outcome, Quote};
 use federation_wallet::client::withdrawal_output;
@@ -22,9 +21,6 @@ use crate::{ClientError, Result};
 const WAIT: Duration = Duration::from_secs(25);
 /// How often guardians are asked for a transaction that is not here.
 const LOOK: Duration = Duration::from_secs(2);
-/// After this time a withdrawal that nobody knows is given up. The fee that was quoted for it is stale by then, but a guardian that kept it to
-/// itself could still hand it in if fees have not risen.
-const QUOTE_OVER: Duration = Duration::from_secs(24 * 3600);
 const STEP: &str = "withdraw";
 
 /// The name of a withdrawal's transaction.
@@ -146,7 +142,8 @@ impl Client {
         let op = fresh_id();
         let withdraw = Withdraw { address: quote.address, amount, fee, state: State::Submitting };
         let operation = Operation::new(Kind::Withdraw(withdraw), memo);
-        let plan = Plan::new(transaction_id(&op), Vec::new(), vec![(output, Value { amount, fee })]);
+        let outputs = vec![(output, Value { amount, fee })];
+        let plan = Plan { back_up: true, ..Plan::new(transaction_id(&op), Vec::new(), outputs) };
         self.begin(plan, |batch, _| {
             put(batch, &op, &operation);
             Ok(())
@@ -193,7 +190,7 @@ impl Client {
         let id = transaction_id(&op);
         let own = self.transaction(id).await?;
         let state = match withdraw.state {
-            State::Submitting if own.is_none() => match self.restored_decision(&op).await? {
+            State::Submitting if own.is_none() => match self.lost_decision(&op).await? {
                 Some(state) => state,
                 None => return Ok(Flow::Wait(LOOK)),
             },
@@ -204,7 +201,9 @@ impl Client {
             },
             State::Accepted => {
                 let restored = RESTORED.get(self.db(), &op).await?;
-                let txid = own.or(restored).ok_or_else(|| ClientError::NoOperation(hex::encode(op)))?;
+                let txid = own
+                    .or(restored.map(|restored| restored.txid))
+                    .ok_or_else(|| ClientError::NoOperation(hex::encode(op)))?;
                 match self.outcome::<Outcome>(OutPoint { txid, index: 0 }, WAIT).await {
                     Ok(Some(outcome)) => State::Sent { txid: outcome.txid.to_string() },
                     Ok(None) => return Ok(Flow::Wait(Duration::from_millis(200))),
@@ -215,28 +214,5 @@ impl Client {
             State::Sent { .. } | State::Failed { .. } => return Ok(Flow::Finished),
         };
         Ok(Flow::Become(Kind::Withdraw(Withdraw { state, ..withdraw })))
-    }
-
-    /// What became of the transaction of a withdrawal that came back with a backup. `None`: not decided.
-    async fn restored_decision(&self, op: &OpId) -> Result<Option<State>> {
-        let not_made = || State::Failed {
-            code: "not_made".to_owned(),
-            reason: "the wallet was lost before the withdrawal was handed in".to_owned(),
-        };
-        let Some(txid) = RESTORED.get(self.db(), op).await? else { return Ok(Some(not_made())) };
-        // Somebody who can't be reached now may have it and hand it in, as long as its quote is good.
-        let begun = Duration::from_millis(self.operation(op).await?.created);
-        let over = crate::ops::now().checked_sub(begun).is_some_and(|age| age > QUOTE_OVER);
-        match self.inner.api.decision(txid, Duration::ZERO).await {
-            Ok(TransactionStatus::Accepted { .. }) => Ok(Some(State::Accepted)),
-            Ok(TransactionStatus::Rejected { code, reason }) => Ok(Some(State::Failed { code, reason })),
-            // Waiting somewhere, or known to nobody.
-            Ok(TransactionStatus::Proposed) => {
-                let request = Request::get(format!("/v1/transactions/{txid}"));
-                Ok((over && self.is_unknown(&request).await).then(not_made))
-            }
-            Err(ClientError::Disagreement(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }

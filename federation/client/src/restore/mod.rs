@@ -40,7 +40,8 @@
 //!   be taken back; else they are part of the balance, and whoever is first has them.
 //! - Deposits to the addresses of the wallet that were not claimed yet.
 //! - From the backup: the history with its memos, and what was being paid or received over Lightning at the time of the loss. (A
-//!   contract's id covers random bytes that the words do not give.) A payment shows as paid, or its money comes back. What began
+//!   contract's id covers random bytes that the words do not give.) A payment shows as paid, or its money comes back; so does a
+//!   withdrawal, whose notes are set aside until it is decided. What began
 //!   after the last backup, and what does not fit into one, does not come back; nor does anything of it if no guardian that
 //!   answers has a backup.
 //!

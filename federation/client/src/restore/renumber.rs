@@ -77,6 +77,8 @@ impl Client {
             Transaction::sign(self.federation_id(), record.transaction.inputs, outputs, &keys);
         record.txid = record.transaction.txid(self.federation_id());
         TRANSACTIONS.put(&mut batch, &op, &record);
+        // A backup names it.
+        crate::backup::due(&mut batch);
         batch.commit().await?;
         self.touch();
         Ok(Renumbered::Done)

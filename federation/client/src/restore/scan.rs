@@ -61,6 +61,40 @@ impl Client {
         Ok((scan, count))
     }
 
+    /// Brings in the notes that a transaction of an earlier life has issued under these numbers, all of them, unless they are
+    /// known; `false`: the guardians do not show them all (yet).
+    pub(crate) async fn find_issued(&self, txid: TxId, numbers: &[u64]) -> Result<bool> {
+        let api = self.inner.api.apart()?;
+        let mut found = Vec::new();
+        for numbers in numbers.chunks(usize::try_from(BATCH).unwrap_or(1)) {
+            for (number, fate) in numbers.iter().zip(self.fates(&api, numbers).await?) {
+                found.push(match fate {
+                    Fate::Pending(denomination, point) if point.txid == txid => {
+                        (*number, Found { denomination, point, signature: None })
+                    }
+                    Fate::Issued(point, note) if point.txid == txid => {
+                        let (denomination, signature) = (note.denomination, Some(note.signature.clone()));
+                        (*number, Found { denomination, point, signature })
+                    }
+                    _ => return Ok(false),
+                });
+            }
+        }
+        let _guard = self.inner.money.lock().await;
+        let mut batch = WriteBatch::new(self.inner.db.clone());
+        let own = self.own().await?;
+        let issued = NEXT.get(&batch, &counter::ISSUED).await?.unwrap_or_default();
+        let last = numbers.iter().max().map_or(0, |last| last.saturating_add(1));
+        NEXT.put(&mut batch, &counter::ISSUED, &issued.max(last));
+        for (number, found) in found.iter().filter(|(number, _)| !own.numbers.contains(number)) {
+            FOUND.put(&mut batch, number, found);
+        }
+        batch.commit().await?;
+        self.touch();
+        self.spawn_found();
+        Ok(true)
+    }
+
     /// What this wallet knows of already: numbers of notes that it holds or has handed out, and transactions whose notes it is
     /// about to get. The caller holds the money lock.
     async fn own(&self) -> Result<Own> {

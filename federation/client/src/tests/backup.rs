@@ -15,7 +15,7 @@ use crate::{Client, ClientError};
 const SOON: Duration = Duration::from_secs(10);
 
 /// The same wallet in another folder, when the first one is gone.
-async fn lost(wallet: Wallet) -> (Wallet, Restored) {
+pub(super) async fn lost(wallet: Wallet) -> (Wallet, Restored) {
     let Wallet { world, words, client, .. } = wallet;
     drop(client);
     let db = federation_store::memory();
@@ -217,4 +217,61 @@ async fn nothing_else_goes_over_a_backups_connection() {
     };
     assert_eq!(of(true).len(), 2);
     assert!(of(true).is_disjoint(&of(false)));
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_paid_after_the_loss_or_during_it_comes_in() {
+    for early in [false, true] {
+        let world = World::new();
+        let alice = Wallet::with(&world, 20_000).await;
+        let made = alice.client.invoice(msat(5000), "cake", None, "birthday").await.unwrap();
+        // Written before it could be shown.
+        assert_eq!(world.backups().len(), 1);
+        if early {
+            world.pay_invoice();
+        }
+        let (restored, what) = lost(alice).await;
+        assert_eq!(what.operations, 1);
+        if !early {
+            world.pay_invoice();
+        }
+        let waiting = restored.client.wait_invoice(made.operation);
+        let amount = tokio::time::timeout(SOON, waiting).await.unwrap().unwrap();
+        assert_eq!(amount, msat(5000 - 2));
+        assert!(restored.client.settle_all(SOON).await.unwrap());
+        assert_eq!(restored.balance().await, 25_000 - 2);
+        let entry = restored.client.history().await.unwrap().remove(0);
+        assert_eq!((entry.status, entry.memo.as_str(), entry.open), ("received", "birthday", false));
+        // And once more, from a backup that knows nothing of its end.
+        let (again, _) = lost(restored).await;
+        let waiting = again.client.wait_invoice(made.operation);
+        assert_eq!(tokio::time::timeout(SOON, waiting).await.unwrap().unwrap(), msat(5000));
+        assert_eq!((again.balance().await, world.circulating()), (25_000 - 2, 25_000 - 2));
+    }
+}
+
+#[tokio::test]
+async fn a_payment_whose_gateway_is_silent_comes_back_when_it_expires() {
+    let world = World::new();
+    let alice = Wallet::with(&world, 20_000).await;
+    world.gateway(GatewayMood::Babbles);
+    alice.client.begin_pay(&invoice(5000), None, "").await.unwrap();
+    assert_eq!(paid(&alice).await.map(drop).unwrap_err().code(), "payment_pending");
+    let (restored, _) = lost(alice).await;
+    assert_eq!(paid(&restored).await.map(drop).unwrap_err().code(), "payment_pending");
+    assert_eq!(restored.balance().await, 20_000 - COST);
+    world.mine(100_000);
+    let end = async {
+        loop {
+            match paid(&restored).await {
+                Err(ClientError::PaymentPending(_)) => {}
+                other => break other.map(drop).unwrap_err(),
+            }
+        }
+    };
+    let end = tokio::time::timeout(SOON, end).await.unwrap();
+    assert!(matches!(&end, ClientError::PaymentFailed(why) if why.contains("expired")), "{end:?}");
+    assert!(restored.client.settle_all(SOON).await.unwrap());
+    assert_eq!(restored.balance().await, 20_000 - 3 - 2);
+    assert_eq!(world.circulating(), 20_000 - 3 - 2);
 }

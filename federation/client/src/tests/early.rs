@@ -30,6 +30,8 @@ const DENOMINATIONS: usize = 12;
 /// What is slow on a busy machine; nothing here takes as long when it goes well.
 const SOON: Duration = Duration::from_secs(20);
 
+/// How long it takes until a transaction is accepted, where that matters.
+const LATER: Duration = Duration::from_millis(500);
 /// What a slow guardian takes.
 const SLOW: Duration = Duration::from_secs(8);
 
@@ -53,6 +55,10 @@ enum Way {
     Silent,
     /// Takes its time.
     Slow,
+    /// Honest, of a transaction that is accepted a while after it was handed in.
+    Later,
+    /// No shares.
+    Empty,
     /// Has not accepted it for as long as one waits.
     Behind,
     /// Does not know how to wait.
@@ -159,6 +165,7 @@ impl Panel {
             }
             Way::Malformed => shares.values_mut().for_each(|share| *share = PointBytes([0x55; 48])),
             Way::Fewer => drop(shares.pop_last()),
+            Way::Empty => shares.clear(),
             Way::SaysOver => outcomes = std::mem::take(&mut shares),
             Way::Babbles => return json!({ "shares": "fine", "outcomes": [] }),
             _ => {}
@@ -223,6 +230,7 @@ impl Transport for Panel {
                 }
                 Way::Unaware => return Err(refused(404)),
                 Way::Slow => tokio::time::sleep(SLOW).await,
+                Way::Later => tokio::time::sleep(LATER).await,
                 _ => {}
             }
             return Ok(self.shares(guardian, parameter("txid").parse().unwrap(), way));
@@ -324,6 +332,23 @@ async fn one_that_is_slow_is_not_waited_for() {
     assert!(soon(reissued(&client, 1)).await);
     assert!(begun.elapsed() < SLOW);
     assert_eq!(panel.asked("mint/shares"), [1; 4]);
+}
+
+#[tokio::test]
+async fn one_that_speaks_too_early_hurries_nobody() {
+    use Way::{Babbles, Empty, Fewer, Honest, Later, SaysOver};
+    // (The honest one here signs before anything is accepted.)
+    for early in [Honest, Empty, Fewer, Babbles, SaysOver] {
+        let panel = Panel::new(&[early, Later, Later, Later]);
+        let client = panel.new_wallet().await;
+        let begun = Instant::now();
+        assert!(soon(reissued(&client, 1)).await, "{early:?}");
+        assert!(begun.elapsed() >= LATER, "{early:?}");
+        // The others are not late: nobody is asked beside them, and nobody for the outcome.
+        let fourth = usize::from(early != Honest);
+        assert_eq!(panel.asked("mint/shares"), [1, 1, 1, fourth], "{early:?}");
+        assert_eq!(panel.asked("Get /v1/transactions/").iter().sum::<usize>(), 0, "{early:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod backup;
 mod early;
 mod engine;
+mod lost;
 mod mortal;
 mod pay;
 mod quorum;

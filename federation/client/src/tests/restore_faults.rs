@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use federation_core::PeerId;
+use federation_core::backup::Backup;
 use serde_json::{Value, json};
 
 use super::{Wallet, msat};
@@ -44,6 +45,8 @@ enum Lie {
     NoBackup,
     /// Serves something that is none.
     Babbles,
+    /// Does not answer about backups.
+    MuteAboutBackups,
 }
 
 const LIES: [Lie; 9] = [
@@ -126,6 +129,9 @@ impl Transport for Way {
     async fn call(&self, base: &str, request: &Request, limit: Duration) -> Result<Value, CallError> {
         let lie = self.0.lies.get(base).copied();
         if lie == Some(Lie::Down) {
+            return Err(CallError::Down("down".into()));
+        }
+        if lie == Some(Lie::MuteAboutBackups) && request.path.contains("/v1/backups/") {
             return Err(CallError::Down("down".into()));
         }
         if lie == Some(Lie::NoBackup) && request.path.contains("/v1/backups/") {
@@ -230,4 +236,46 @@ async fn the_newest_backup_wins_whoever_lies() {
     let bare = restore(&alice, &all).await.unwrap();
     assert!(bare.history().await.unwrap().is_empty());
     assert_eq!(bare.balance().await.unwrap().msat(), alice.balance().await + 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_enough_word_about_the_backup_there_is_no_wallet_to_overwrite_it() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    assert!(alice.client.finish_backup(SOON).await.unwrap());
+    // The one that answers may be the one that does not have it.
+    for lies in [
+        [(0, Lie::MuteAboutBackups), (1, Lie::MuteAboutBackups), (2, Lie::NoBackup)],
+        [(3, Lie::MuteAboutBackups), (1, Lie::MuteAboutBackups), (2, Lie::NoBackup)],
+    ] {
+        let result = restore(&alice, &lies).await.map(drop);
+        assert!(matches!(result, Err(ClientError::Unreachable(_))), "{result:?}");
+        let restored = restore(&alice, &lies[..1]).await.unwrap();
+        assert_eq!(restored.history().await.unwrap().len(), 1);
+    }
+    assert_eq!(world.backups().len(), 1);
+}
+
+#[tokio::test]
+async fn a_newest_backup_that_cannot_be_read_is_not_gone_around() {
+    let world = World::new();
+    let alice = alice(&world).await;
+    assert!(alice.client.finish_backup(SOON).await.unwrap());
+    let (seed, federation) = (alice.words.seed().unwrap(), config().id());
+    let key = crate::words::derive_key(&seed, federation, "cln-federation/client/backup", 0).unwrap();
+    let old = world.backups().remove(0);
+    // As if a newer version of this program had written it.
+    let newer = Backup::sign(federation, &key, old.version + 1, old.work, old.sealed);
+    let write = Request::post("/v1/backups", json!(newer));
+    world.call(GUARDIAN, &write, SOON).await.unwrap();
+    // An older one that can be read does not stand for it.
+    let unreadable = |error: &ClientError| matches!(error, ClientError::BadAnswer { reason, .. } if reason.contains("newer version"));
+    let result = restore(&alice, &[(0, Lie::OldBackup)]).await.map(drop);
+    assert!(result.as_ref().is_err_and(unreadable), "{result:?}");
+    let db = federation_store::memory();
+    let result = super::restore::restore(&world, &db, &alice).await.map(drop);
+    assert!(result.as_ref().is_err_and(unreadable), "{result:?}");
+    let open = Client::open_over(db, &alice.words, world.clone()).await.map(drop);
+    assert!(matches!(open, Err(ClientError::RestoreUnfinished)), "{open:?}");
+    assert_eq!(world.backups().len(), 2);
 }

@@ -151,3 +151,51 @@ async fn sends_beside_it_never_share_a_note_with_it() {
     assert!(UNFINISHED.all(&*wallet.db).await.unwrap().is_empty());
     assert_eq!(wallet.balance().await + wallet.sent().await, 5_150);
 }
+
+#[tokio::test]
+async fn where_the_rest_is_too_much_already_nothing_is_merged() {
+    let world = World::new();
+    let wallet = Wallet::new(&world).await;
+    shower(&wallet.client, 300).await;
+    let (before, submissions) = (count(&wallet.db).await, world.submissions());
+    let output = || (super::pay::contract_output(1), Value { amount: msat(1), fee: msat(3) });
+    let plans = [
+        Plan::new(
+            [3; 32],
+            (0..256).map(|_| free_money(1)).collect(),
+            vec![(super::pay::contract_output(520), Value { amount: msat(520), fee: msat(3) })],
+        ),
+        Plan::new([4; 32], Vec::new(), (0..257).map(|_| output()).collect()),
+    ];
+    for plan in plans {
+        let error = wallet.client.begin(plan, |_, _| Ok(())).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::TooManyNotes | ClientError::InsufficientFunds { .. }),
+            "{error}"
+        );
+        assert_eq!((count(&wallet.db).await, world.submissions()), (before, submissions), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_payment_whose_notes_somebody_else_is_merging_waits_for_that() {
+    let world = World::new();
+    let wallet = Wallet::new(&world).await;
+    shower(&wallet.client, 300).await;
+    let guard = wallet.client.inner.money.lock().await;
+    // First in line: finds that it takes too many notes. Second: takes them before it can.
+    let client = wallet.client.clone();
+    let paying = tokio::spawn(async move {
+        let output = (super::pay::contract_output(267), Value { amount: msat(267), fee: msat(3) });
+        client.transact([5; 32], Vec::new(), vec![output]).await
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let client = wallet.client.clone();
+    let tidying = tokio::spawn(async move { client.tidy().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(guard);
+    assert!(tidying.await.unwrap().unwrap());
+    paying.await.unwrap().unwrap();
+    assert!(wallet.client.settle_all(SOON).await.unwrap());
+    assert_eq!(wallet.balance().await, 30);
+}

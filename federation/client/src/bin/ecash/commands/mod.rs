@@ -63,21 +63,23 @@ pub async fn run(args: &Args) -> Result<()> {
         Command::Gateways => gateways::run(&client, json).await,
         Command::Join(_) | Command::Restore(_) | Command::Words => Ok(()),
     };
-    // The result is on the screen; the change comes an epoch later.
-    if result.is_ok()
-        && let Err(error) = put_in_order(&client, &args.command).await
-    {
-        // What was asked for is done: whoever asked must not ask again.
+    finish(&client, result.is_ok(), moves_money(&args.command)).await;
+    result
+}
+
+/// What follows when the result is on the screen: the change comes an epoch later. Fails nothing: what was asked for is done, and
+/// whoever asked must not ask again.
+async fn finish(client: &federation_client::Client, done: bool, tidy: bool) {
+    if done && let Err(error) = put_in_order(client, tidy).await {
         tracing::warn!("the wallet could not be put in order: {error}");
     }
     if let Err(error) = client.finish_backup(BACKUP).await {
         tracing::warn!("the wallet's backup could not be written: {error}");
     }
-    result
 }
 
-async fn put_in_order(client: &federation_client::Client, command: &Command) -> Result<()> {
-    if client.settle_all(SETTLE).await? && moves_money(command) && client.tidy().await? {
+async fn put_in_order(client: &federation_client::Client, tidy: bool) -> Result<()> {
+    if client.settle_all(SETTLE).await? && tidy && client.tidy().await? {
         client.settle_all(SETTLE).await?;
     }
     Ok(())

@@ -103,8 +103,8 @@ pub async fn run(folder: &Folder, restore: &Restore, json: bool) -> Result<()> {
         sent_msat: restored.sent,
     };
     print(&output, json)?;
-    client.settle_all(super::SETTLE).await?;
-    client.finish_backup(super::BACKUP).await.map(drop)
+    super::finish(&client, true, false).await;
+    Ok(())
 }
 
 fn say(at: At) -> String {
