@@ -193,10 +193,9 @@ impl ServerModule for Wallet {
         items.extend(self.propose_signatures(db).await?);
         items.extend(self.propose_confirmed(db).await?);
         // Only the above are worth an epoch of their own; what follows can wait for one.
-        let mut proposal = Proposal::at_once(items);
-        proposal.items.extend(self.propose_fee(db).await?);
-        proposal.items.extend(self.propose_beacon(db).await?);
-        Ok(proposal)
+        items.extend(self.propose_fee(db).await?);
+        items.extend(self.propose_beacon(db).await?);
+        Ok(Proposal::at_once(items))
     }
 
     async fn apply_item(
