@@ -74,32 +74,14 @@ impl Value {
 pub struct Proposal<I> {
     /// The items.
     pub items: Vec<I>,
-    /// Whether they are reason enough to open an epoch.
-    pub opens: Opens,
-}
-
-/// Whether something is reason enough to open an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Opens {
-    /// It can wait for one.
-    #[default]
-    No,
-    /// It is, but nobody waits for this epoch only: when transactions are about to come, it can wait a moment for them.
-    Soon,
-    /// Somebody waits for it.
-    AtOnce,
+    /// Whether they are reason enough to open an epoch, or can wait for one.
+    pub opens_epoch: bool,
 }
 
 impl<I> Proposal<I> {
-    /// Somebody waits for these, if there are any.
-    pub fn at_once(items: Vec<I>) -> Self {
-        let opens = if items.is_empty() { Opens::No } else { Opens::AtOnce };
-        Self { items, opens }
-    }
-
     /// No items.
     pub fn none() -> Self {
-        Self { items: Vec::new(), opens: Opens::No }
+        Self { items: Vec::new(), opens_epoch: false }
     }
 }
 
@@ -368,7 +350,7 @@ impl<M: ServerModule> DynModule for Erased<M> {
 
     async fn propose(&self, db: &dyn Reader) -> Result<Proposal<Vec<u8>>, DbError> {
         let proposal = self.0.propose(db).await?;
-        Ok(Proposal { items: proposal.items.iter().map(encode).collect(), opens: proposal.opens })
+        Ok(Proposal { items: proposal.items.iter().map(encode).collect(), opens_epoch: proposal.opens_epoch })
     }
 
     async fn apply_item(

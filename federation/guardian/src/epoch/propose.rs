@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use federation_core::db::{Database, DbError};
-use federation_core::module::{self, Opens, Registry};
+use federation_core::module::{self, Registry};
 use federation_core::{ConsensusItem, PeerId};
 
 use super::contribution::{Contribution, MAX_CONTRIBUTION, MAX_ITEM_COUNT};
@@ -51,8 +51,6 @@ pub struct Proposer {
     committed: Instant,
     /// How many transactions were left then.
     left: usize,
-    /// Whether there is reason to open an epoch, as was last found out for it.
-    opens: Option<(u64, Opens)>,
 }
 
 impl Default for Proposer {
@@ -65,7 +63,6 @@ impl Default for Proposer {
             recent: Recent::default(),
             committed: Instant::now(),
             left: 0,
-            opens: None,
         }
     }
 }
@@ -107,14 +104,7 @@ impl Proposer {
         if self.under_way(epoch).is_some() {
             return Ok(Next::Wait(None));
         }
-        // What waits for more was asked for already: each transaction that comes in asks once more whether to propose.
-        let known =
-            self.opens.filter(|(of, opens)| *of == epoch && *opens != Opens::No).map(|(_, opens)| opens);
-        let opens = match known {
-            Some(opens) => opens,
-            None => items(from).await?.1,
-        };
-        self.opens = Some((epoch, opens));
+        let (items, opens) = items(from).await?;
         let waiting = from.pool.waiting();
         let situation = Situation {
             waiting: waiting.ready,
@@ -130,22 +120,22 @@ impl Proposer {
             Decision::Wait(time) => Ok(Next::Wait(Some(time))),
             Decision::Propose => {
                 self.last = Some((epoch, Instant::now()));
-                self.needed = opens > Opens::No || waiting.ready > 0;
+                self.needed = opens || waiting.ready > 0;
                 self.full = situation.full;
-                Ok(Next::Propose(contribution(items(from).await?.0, from.pool)))
+                Ok(Next::Propose(contribution(items, from.pool)))
             }
         }
     }
 }
 
 /// What this guardian says for itself, and whether that is worth an epoch.
-async fn items(from: Sources<'_>) -> Result<(Vec<ConsensusItem>, Opens), DbError> {
+async fn items(from: Sources<'_>) -> Result<(Vec<ConsensusItem>, bool), DbError> {
     let agreed = state::agreed_reader(Arc::clone(from.db) as _);
     let mut items: Vec<_> = from.versions.propose(&agreed, from.me).await?.into_iter().collect();
-    let mut opens = if items.is_empty() { Opens::No } else { Opens::AtOnce };
+    let mut opens = !items.is_empty();
     for (id, found) in from.modules {
         let proposal = found.propose(&state::module_reader(Arc::clone(from.db) as _, *id)).await?;
-        opens = opens.max(proposal.opens);
+        opens |= proposal.opens_epoch;
         items.extend(proposal.items.into_iter().map(|body| module::item(*id, body)));
     }
     Ok((items, opens))

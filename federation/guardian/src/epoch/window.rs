@@ -6,11 +6,8 @@
 //! 1. Nothing here that is worth an epoch, and nobody has opened one: **nothing**. An idle federation has no epochs.
 //! 2. Nothing here, but a peer has opened the epoch: **join**, since no epoch ends without n − f proposals. At once, unless
 //!    the last epochs were worth nothing (see below).
-//! 3. A module has something that somebody waits for, or a peer has opened the epoch and something is here: **propose** at once.
-//! 4. A module has something that nobody waits for, such as signatures of notes, for which clients ask by themselves: **wait** for
-//!    transactions to go with it, since whoever has the notes is likely to spend some: at most as long as an epoch takes and
-//!    [`MAX_WINDOW`].
-//! 5. Transactions wait: **propose** at once if they fill a contribution, if the last epoch was full, or if since the last
+//! 3. A module has something, or a peer has opened the epoch and transactions wait here: **propose** at once.
+//! 4. Transactions wait: **propose** at once if they fill a contribution, if the last epoch was full, or if since the last
 //!    commit as many have come as the last epochs took from here (an idle federation expects none: the
 //!    first transaction never waits, nor does one after the other of a single client). Otherwise more are likely to follow
 //!    within a moment: clients that were answered by the last epoch hand in their next transactions at about the same
@@ -32,8 +29,6 @@
 //!   [`MAX_DELAY`].
 
 use std::time::Duration;
-
-use federation_core::module::Opens;
 
 /// The longest that transactions wait for others to come along.
 pub const MAX_WINDOW: Duration = Duration::from_millis(50);
@@ -82,7 +77,7 @@ pub struct Situation {
     /// Whether they fill a contribution.
     pub full: bool,
     /// Whether modules, or the guardian itself, have something worth an epoch.
-    pub items: Opens,
+    pub items: bool,
     /// Whether a peer has opened the epoch.
     pub opened: bool,
     /// How many of them have come since the last commit.
@@ -143,16 +138,11 @@ pub fn decide(recent: &Recent, now: &Situation) -> Decision {
         Some(left) if !left.is_zero() => Decision::Wait(left),
         _ => Decision::Propose,
     };
-    if now.items == Opens::AtOnce {
+    if now.items {
         return Decision::Propose;
     }
     if now.waiting == 0 {
-        return match (now.opened, now.items) {
-            (true, Opens::No) => wait_until(recent.delay(), now.since_commit),
-            (true, _) => Decision::Propose,
-            (false, Opens::No) => Decision::Nothing,
-            (false, _) => wait_until(recent.took.min(MAX_WINDOW), now.since_commit),
-        };
+        return if now.opened { wait_until(recent.delay(), now.since_commit) } else { Decision::Nothing };
     }
     let usual = if now.since_commit > IDLE { 0 } else { recent.usual() };
     if now.opened || now.full || recent.full || now.arrived >= usual {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use federation_core::module::Opens;
-
 use super::window::{
     Decision, FIRST_DELAY, FREE, IDLE, MAX_DELAY, MAX_WINDOW, Past, Recent, Situation, decide,
 };
@@ -48,25 +46,11 @@ fn after_a_busy_epoch_the_first_waits_for_the_others() {
     assert_eq!(decide(&recent, &Situation { waiting: 160, arrived: 60, ..now }), Decision::Wait(ms(47)));
     assert_eq!(decide(&recent, &Situation { full: true, ..now }), Decision::Propose);
     assert_eq!(decide(&recent, &Situation { opened: true, ..now }), Decision::Propose);
-    assert_eq!(decide(&recent, &Situation { items: Opens::AtOnce, ..now }), Decision::Propose);
+    assert_eq!(decide(&recent, &Situation { items: true, ..now }), Decision::Propose);
     let late = Situation { since_commit: ms(50), since_oldest: ms(50), ..now };
     assert_eq!(decide(&recent, &late), Decision::Propose);
     let full = recent.after(Past { decided: 100, own: 100, full: true, ..Past::default() });
     assert_eq!(decide(&full, &now), Decision::Propose);
-}
-
-#[test]
-fn what_nobody_waits_for_waits_for_transactions() {
-    let recent = busy(1, ms(20));
-    let soon = Situation { items: Opens::Soon, since_commit: ms(5), ..Situation::default() };
-    assert_eq!(decide(&recent, &soon), Decision::Wait(ms(15)));
-    assert_eq!(decide(&busy(1, ms(500)), &soon), Decision::Wait(MAX_WINDOW - ms(5)));
-    let first = Situation { waiting: 1, arrived: 1, ..soon };
-    for now in [first, Situation { opened: true, ..soon }, Situation { since_commit: ms(20), ..soon }] {
-        assert_eq!(decide(&recent, &now), Decision::Propose);
-    }
-    assert_eq!(decide(&recent, &Situation { items: Opens::AtOnce, ..soon }), Decision::Propose);
-    assert_eq!(decide(&Recent::default(), &soon), Decision::Propose, "nothing is known of a first epoch");
 }
 
 #[test]
@@ -105,7 +89,7 @@ fn worthless_epochs_are_joined_ever_later_and_worthy_ones_at_once() {
         assert_eq!(decide(&recent, &Situation { since_commit: delay, ..joined }), Decision::Propose);
         // Never when something waits here.
         assert_eq!(decide(&recent, &Situation { waiting: 1, ..joined }), Decision::Propose);
-        assert_eq!(decide(&recent, &Situation { items: Opens::AtOnce, ..joined }), Decision::Propose);
+        assert_eq!(decide(&recent, &Situation { items: true, ..joined }), Decision::Propose);
         recent = recent.after(Past::default());
     }
     let worthy = [Past { decided: 1, ..Past::default() }, Past { needed: true, ..Past::default() }];

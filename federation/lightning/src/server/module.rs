@@ -41,7 +41,8 @@ impl ServerModule for LightningModule {
         if !shares.is_empty() {
             items.push(LightningItem::Shares(shares));
         }
-        Ok(Proposal::at_once(items))
+        let opens_epoch = !items.is_empty();
+        Ok(Proposal { items, opens_epoch })
     }
 
     async fn apply_item(

@@ -8,7 +8,7 @@ use bitcoin::secp256k1::{Keypair, PublicKey, SECP256K1, SecretKey};
 use federation_core::api::{ApiError, ApiRequest, Method};
 use federation_core::db::{Database, Namespaced, NamespacedReader, Reader};
 use federation_core::encoding::{decode, encode};
-use federation_core::module::{DynModule, Epoch, ModuleError, Opens, erased};
+use federation_core::module::{DynModule, Epoch, ModuleError, erased};
 use federation_core::{Amount, FederationId, Input, ModuleId, OutPoint, Output, PeerId, TxId};
 use federation_store::WriteBatch;
 use federation_tbs::dkg;
@@ -135,7 +135,7 @@ impl Federation {
         let mut items = vec![];
         for index in (0..self.guardians.len()).filter(|index| !self.down.contains(index)) {
             let proposal = self.guardians[index].module.propose(&self.reader(index)).await.unwrap();
-            assert_eq!(proposal.opens == Opens::No, proposal.items.is_empty());
+            assert_eq!(proposal.opens_epoch, !proposal.items.is_empty());
             items.extend(proposal.items.into_iter().map(|item| (PeerId(index as u16), item)));
         }
         items

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use federation_core::db::{DbError, Namespaced, Reader};
-use federation_core::module::{ModuleError, Opens, Proposal, Value};
+use federation_core::module::{ModuleError, Proposal, Value};
 use federation_core::{OutPoint, PeerId};
 
 use super::Mint;
@@ -76,8 +76,7 @@ impl Mint {
             .into_iter()
             .map(|(point, share)| PartialSignature { point, share: PointBytes(share.to_bytes()) })
             .collect();
-        // Whoever waits for these asks the guardians themselves.
-        Ok(Proposal { items: vec![PartialSignatures(shares)], opens: Opens::Soon })
+        Ok(Proposal { items: vec![PartialSignatures(shares)], opens_epoch: true })
     }
 
     /// Keeps what a guardian signed. What is no longer or not yet needed is passed over: being late is no fault.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use federation_core::api::{ApiError, ApiFuture, ApiRequest, Method};
 use federation_core::db::{Database, Namespaced, NamespacedReader};
 use federation_core::encoding::{decode, encode};
-use federation_core::module::{DynModule, Epoch, ModuleError, Opens, erased};
+use federation_core::module::{DynModule, Epoch, ModuleError, erased};
 use federation_core::{FederationId, Input, ModuleId, OutPoint, Output, PeerId, Transaction, TxId};
 use federation_store::{WriteBatch, memory};
 use federation_tbs::BlindedSignature;
@@ -89,7 +89,7 @@ impl Federation {
         let mut items = Items::new();
         for (peer, guardian) in (0..).map(PeerId).zip(&self.guardians) {
             let proposal = guardian.module.propose(&guardian.reader()).await.unwrap();
-            assert_eq!(proposal.opens == Opens::No, proposal.items.is_empty());
+            assert_eq!(proposal.opens_epoch, !proposal.items.is_empty());
             assert!(proposal.items.len() <= 1);
             for item in proposal.items {
                 items.insert(peer, decode(&item, usize::MAX).unwrap());

@@ -193,9 +193,10 @@ impl ServerModule for Wallet {
         items.extend(self.propose_signatures(db).await?);
         items.extend(self.propose_confirmed(db).await?);
         // Only the above are worth an epoch of their own; what follows can wait for one.
+        let opens_epoch = !items.is_empty();
         items.extend(self.propose_fee(db).await?);
         items.extend(self.propose_beacon(db).await?);
-        Ok(Proposal::at_once(items))
+        Ok(Proposal { items, opens_epoch })
     }
 
     async fn apply_item(

@@ -2,7 +2,7 @@
 
 use federation_core::PeerId;
 use federation_core::encoding::encode;
-use federation_core::module::{Opens, ServerModule as _, Trust};
+use federation_core::module::{ServerModule as _, Trust};
 use federation_tbs::MessageSignature;
 use serde_json::Value;
 
@@ -34,10 +34,10 @@ async fn nothing_new_opens_no_epoch() {
     let mut federation = Federation::new(4, 1).await;
     federation.synced().await;
     let guardian = &federation.guardians[0];
-    assert_eq!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens, Opens::AtOnce);
+    assert!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
     federation.epoch(&[]).await;
     for guardian in &federation.guardians {
-        assert_eq!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens, Opens::No);
+        assert!(!guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
     }
 }
 

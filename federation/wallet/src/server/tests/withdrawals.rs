@@ -1,6 +1,6 @@
 //! Withdrawals: quoted, batched, signed, confirmed.
 
-use federation_core::module::{Opens, ServerModule as _};
+use federation_core::module::ServerModule as _;
 
 use super::federation::{Federation, Part};
 use crate::body::{InputSignature, Item};
@@ -31,7 +31,7 @@ async fn from_the_quote_to_the_change() {
         assert_eq!(federation.equity().await, 130_000 - 40_000 - quote.fee_sat as i64);
         let guardian = &federation.guardians[0];
         assert_eq!(guardian.wallet.outcome(&guardian.state(), point).await.unwrap(), None);
-        assert_eq!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens, Opens::AtOnce);
+        assert!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
         federation.epoch(&[]).await;
         let guardian = &federation.guardians[0];
         let outcome = guardian.wallet.outcome(&guardian.state(), point).await.unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn from_the_quote_to_the_change() {
         assert_eq!(federation.equity().await, 130_000 - 40_000 - quote.fee_sat as i64);
         // The proof is not proposed for ever.
         let guardian = &federation.guardians[0];
-        assert_eq!(guardian.wallet.propose(&guardian.state()).await.unwrap().opens, Opens::No);
+        assert!(!guardian.wallet.propose(&guardian.state()).await.unwrap().opens_epoch);
     }
 }
 
